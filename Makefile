@@ -1,0 +1,43 @@
+# One environment of what pyproject.toml names (not of this checkout), kept in a cache folder under the hash of pyproject.toml and used again while that does not change.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/collegium
+HASH := $(shell sha256sum pyproject.toml | cut -c1-16)
+VENV ?= $(CACHE)/venv-$(HASH)
+BIN := $(VENV)/bin
+DATA := data/FashionMNIST/raw/t10k-labels-idx1-ubyte
+
+.PHONY: install data demo test lint types accuracy clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	rm -rf "$(VENV)"
+	$(PYTHON) -m venv "$(VENV)"
+	"$(BIN)/pip" install --quiet --disable-pip-version-check --upgrade pip
+	"$(BIN)/python" scripts/list_dependencies.py > "$(VENV)/requirements.txt"
+	"$(BIN)/pip" install --quiet --disable-pip-version-check --requirement "$(VENV)/requirements.txt"
+	touch "$@"
+
+data: $(DATA)
+
+$(DATA): | install
+	"$(BIN)/python" scripts/get_fashion_mnist.py data
+
+demo: install data
+	"$(BIN)/python" -m orchestrator run orchestrator/recipes/fashion_three_teachers.yaml
+
+test: install
+	"$(BIN)/python" -m pytest
+
+lint: install
+	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check .
+
+types: install
+	"$(BIN)/pyright"
+
+accuracy: install data
+	"$(BIN)/python" -m benchmarks.accuracy
+
+clean:
+	rm -rf "$(VENV)" build dist

@@ -1,0 +1,1 @@
+"""The worker side: teachers, pools, sources, students and what they compute with."""

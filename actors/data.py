@@ -1,0 +1,139 @@
+"""Data: slices of a dataset, the batches of a student worker, and the pixels of (ids, views).
+
+`slice_ids` cuts the training set; `Rows` builds pixels; `BatchSampler` says which rows a worker sees at a position;
+`SharedDataset` is a dataset as bytes and arrays that Ray keeps once per node. Imports no Ray.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actors.knowledge import Batch, Position
+from actors.specs import DataSpec, ImportSpec
+from actors.views import MapDataset, ViewDice
+
+NO_LABEL = -1
+
+
+def slice_ids(slices: Mapping[str, int], length: int, seed: int) -> dict[str, np.ndarray]:
+    """Disjoint slices of `range(length)`, cut in the given order from one permutation drawn from `seed`."""
+    wanted = sum(slices.values())
+    if wanted > length:
+        raise ValueError(
+            f"data.slices: they add up to {wanted} samples, data.train has {length}; make one of them smaller"
+        )
+    order = np.random.Generator(np.random.Philox(key=[seed, 1])).permutation(length)
+    ends = np.cumsum(list(slices.values()))
+    return {name: np.sort(order[end - size : end]) for (name, size), end in zip(slices.items(), ends, strict=True)}
+
+
+class Rows:
+    """The pixels and labels of (ids, views): a pure function of the seed, each id and each view."""
+
+    def __init__(self, dataset: MapDataset, view: ImportSpec, seed: int) -> None:
+        self._dataset = dataset
+        self._view = partial(view.resolve(), **view.kwargs)
+        self._seed = seed
+
+    def build(self, ids: np.ndarray, views: np.ndarray) -> tuple[dict[str, Tensor], Tensor]:
+        """Named tensors with the rows first, and int64 labels."""
+        dice = ViewDice(self._seed)
+        drawn = [self._row(dice, int(i), int(v)) for i, v in zip(ids, views, strict=True)]
+        names = drawn[0][0]
+        inputs = {name: torch.from_numpy(np.stack([row[name] for row, _ in drawn])) for name in names}
+        return inputs, torch.tensor([label for _, label in drawn], dtype=torch.int64)
+
+    def _row(self, dice: ViewDice, sample_id: int, view: int) -> tuple[Mapping[str, np.ndarray], int]:
+        inputs, label = self._view(self._dataset, sample_id, dice.at(sample_id, view))
+        return (inputs if isinstance(inputs, Mapping) else {"image": inputs}), label
+
+
+def training_rows(dataset: MapDataset, data: DataSpec) -> Rows:
+    return Rows(dataset, data.views, data.seed)
+
+
+def evaluation_rows(dataset: MapDataset, data: DataSpec) -> Rows:
+    return Rows(dataset, data.evaluation_view, data.seed)
+
+
+@dataclass(frozen=True)
+class BatchSampler:
+    """Which rows one worker sees at a position: a pure function of (seed, epoch, step, rank).
+
+    Every epoch is a new permutation of all ids; what does not fill a whole global batch is left out of that epoch.
+    """
+
+    labelled: np.ndarray
+    unlabelled: np.ndarray
+    batch_size: int
+    seed: int
+    num_views: int | None
+    rank: int = 0
+    world_size: int = 1
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return (len(self.labelled) + len(self.unlabelled)) // self.batch_size
+
+    def positions(self, start: Position, epoch: int) -> Iterator[Position]:
+        first = start.step if epoch == start.epoch else 0
+        return (Position(epoch, step) for step in range(first, self.steps_per_epoch))
+
+    def batches(self, rows: Rows, positions: Iterator[Position]) -> Iterator[Batch]:
+        for position in positions:
+            yield self.batch(rows, position)
+
+    def batch(self, rows: Rows, position: Position) -> Batch:
+        chosen = self._choose(position)
+        ids = np.concatenate([self.labelled, self.unlabelled])[chosen]
+        views = np.full(len(ids), self.view(position.epoch), dtype=np.int32)
+        inputs, labels = rows.build(ids, views)
+        labels[torch.from_numpy(chosen >= len(self.labelled))] = NO_LABEL
+        return Batch(ids, views, inputs, labels, position)
+
+    def view(self, epoch: int) -> int:
+        return epoch if self.num_views is None else epoch % self.num_views
+
+    def _choose(self, position: Position) -> np.ndarray:
+        generator = np.random.Generator(np.random.Philox(key=[self.seed, 2], counter=[0, 0, 0, position.epoch]))
+        order = generator.permutation(len(self.labelled) + len(self.unlabelled))
+        share = self.batch_size // self.world_size
+        start = position.step * self.batch_size + self.rank * share
+        return order[start : start + share]
+
+
+@dataclass(frozen=True)
+class SharedDataset:
+    """A pickled dataset whose tensors and arrays lie outside the pickle, so that one copy in Ray's object store
+    serves a node.
+    """
+
+    pickled: bytes
+    arrays: Sequence[np.ndarray]
+
+    @classmethod
+    def of(cls, dataset: MapDataset) -> SharedDataset:
+        buffers: list[pickle.PickleBuffer] = []
+        stream = io.BytesIO()
+        _TensorsAsArrays(stream, protocol=5, buffer_callback=buffers.append).dump(dataset)
+        return cls(stream.getvalue(), [np.frombuffer(buffer.raw(), dtype=np.uint8) for buffer in buffers])
+
+    def open(self) -> Any:
+        """The dataset, over the shared memory: its tensors are read-only."""
+        return pickle.loads(self.pickled, buffers=self.arrays)
+
+
+class _TensorsAsArrays(pickle.Pickler):
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is Tensor and obj.device.type == "cpu" and obj.layout == torch.strided:
+            return torch.from_dlpack, (obj.detach().contiguous().numpy(),)
+        return NotImplemented

@@ -1,0 +1,51 @@
+"""From a batch's raw inputs to what one model takes: scaling, channels, size, normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from actors.specs import InputSpec
+
+
+def prepare(inputs: Mapping[str, Tensor], spec: InputSpec, where: str = "input") -> Tensor:
+    """The input `spec` names as float32: uint8 scaled to 0..1, grey repeated or colour averaged, resized, normalised.
+
+    Shapes: (rows, channels, height, width) in and out; other ranks pass through normalisation alone.
+
+    Raises:
+        ValueError: the batch has no such input, or the number of channels cannot be had from it.
+    """
+    if spec.name not in inputs:
+        raise ValueError(f"{where}.name: the data has no input {spec.name!r}, it has {', '.join(map(repr, inputs))}")
+    images = inputs[spec.name]
+    images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+    if images.ndim == 4:
+        images = _resize(_with_channels(images, spec.channels, where), spec.size)
+    if any(spec.mean) or any(std != 1 for std in spec.std):
+        images = (images - _per_channel(spec.mean, images)) / _per_channel(spec.std, images)
+    return images
+
+
+def _with_channels(images: Tensor, channels: int | None, where: str) -> Tensor:
+    found = images.shape[1]
+    if channels is None or channels == found:
+        return images
+    if found == 1:
+        return images.expand(-1, channels, -1, -1)
+    if channels == 1:
+        return images.mean(dim=1, keepdim=True)
+    raise ValueError(f"{where}.channels: expected 1 or {found} (the data's), got {channels}")
+
+
+def _resize(images: Tensor, size: int | None) -> Tensor:
+    if size is None or images.shape[-2:] == (size, size):
+        return images
+    return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+
+
+def _per_channel(values: tuple[float, ...], images: Tensor) -> Tensor:
+    return torch.tensor(values, device=images.device).view(1, -1, *([1] * (images.ndim - 2)))

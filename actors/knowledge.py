@@ -1,0 +1,119 @@
+"""The things that travel between students and teachers.
+
+`Batch` is what a student is about to see; `TeacherRequest` says what one teacher is asked about it and `Knowledge` is
+that teacher's answer. `pack` and `unpack` take knowledge across a process boundary as one dict of numpy arrays.
+Imports no Ray.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LOGITS = "logits"
+TENSOR = "tensor:"
+
+
+@dataclass(frozen=True)
+class Position:
+    """The place of a batch in a training run: epoch and step within it, both from 0."""
+
+    epoch: int = 0
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one student worker. `inputs`: named tensors, first dimension the rows; `labels`: int64, -1 where
+    absent.
+    """
+
+    ids: np.ndarray
+    views: np.ndarray
+    inputs: Mapping[str, Tensor]
+    labels: Tensor
+    position: Position = Position()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def digests(self) -> np.ndarray:
+        return row_digests(self.inputs)
+
+
+@dataclass(frozen=True)
+class TeacherRequest:
+    """What one teacher is asked about a batch: logits or not, and the features at `taps`."""
+
+    teacher: str
+    logits: bool = True
+    taps: tuple[str, ...] = ()
+
+
+KnowledgeRequest = tuple[TeacherRequest, ...]
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """One teacher's answer: float32 logits (rows, classes it knows), features by tap, the digest of each row it
+    judged.
+    """
+
+    teacher: str
+    logits: Tensor | None
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    digests: np.ndarray | None = None
+    version: str = ""
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        named = dict(self.features)
+        return named if self.logits is None else {LOGITS: self.logits, **named}
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    def to(self, device: torch.device) -> Knowledge:
+        logits = None if self.logits is None else self.logits.to(device)
+        return replace(self, logits=logits, features={tap: t.to(device) for tap, t in self.features.items()})
+
+
+def row_digests(inputs: Mapping[str, Tensor]) -> np.ndarray:
+    """An 8-byte BLAKE2b digest of each row of `inputs`, as (rows,) uint64: equal pixels, equal digests."""
+    arrays = [np.ascontiguousarray(inputs[name].numpy()) for name in sorted(inputs)]
+    digests = [_digest([array[row] for array in arrays]) for row in range(len(arrays[0]))]
+    return np.frombuffer(b"".join(digests), dtype=np.uint64)
+
+
+def _digest(parts: Sequence[np.ndarray]) -> bytes:
+    hasher = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        hasher.update(part.data)
+    return hasher.digest()
+
+
+Packed = dict[str, Any]
+
+
+def pack(knowledge: Knowledge) -> Packed:
+    """Knowledge as one flat dict of numpy arrays, which Ray moves without a copy."""
+    arrays = {f"{TENSOR}{name}": tensor.numpy() for name, tensor in knowledge.tensors.items()}
+    return {"teacher": knowledge.teacher, "version": knowledge.version, "digests": knowledge.digests, **arrays}
+
+
+def unpack(packed: Packed) -> Knowledge:
+    """The inverse of `pack`. The tensors share the arrays' memory, which may be read-only: never write into them."""
+    tensors = {
+        key.removeprefix(TENSOR): torch.from_dlpack(value) for key, value in packed.items() if key.startswith(TENSOR)
+    }
+    logits = tensors.pop(LOGITS, None)
+    return Knowledge(packed["teacher"], logits, tensors, packed["digests"], packed["version"])

@@ -1,0 +1,23 @@
+"""Losses as pure functions, a small file per method, found as `actors.losses:<name>`; imports torch alone."""
+
+from actors.losses.feature.attention_transfer import attention_transfer_loss
+from actors.losses.feature.hint import hint_loss
+from actors.losses.metadata import LossMetadata, distils, metadata_of
+from actors.losses.relation.similarity_preserving import similarity_preserving_loss
+from actors.losses.response.cross_entropy import cross_entropy_loss
+from actors.losses.response.dist import dist_loss
+from actors.losses.response.dkd import dkd_loss
+from actors.losses.response.kd import kd_loss
+
+__all__ = [
+    "LossMetadata",
+    "attention_transfer_loss",
+    "cross_entropy_loss",
+    "dist_loss",
+    "distils",
+    "dkd_loss",
+    "hint_loss",
+    "kd_loss",
+    "metadata_of",
+    "similarity_preserving_loss",
+]

@@ -1,0 +1,1 @@
+"""Losses on what models see on the way: features at a tap."""

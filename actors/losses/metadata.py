@@ -1,0 +1,70 @@
+"""What a loss says of itself: `LossMetadata`, which `distils` attaches and `metadata_of` reads."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, get_args
+
+from torch import Tensor
+
+Kind = Literal["response", "feature", "relation"]
+Aligns = Literal["all", "space", "nothing"]
+LossFunction = TypeVar("LossFunction", bound=Callable[..., Any])
+
+ATTRIBUTE = "distillation"
+
+
+@dataclass(frozen=True)
+class LossMetadata:
+    """What the criterion, a request and the list of methods must know of a loss beyond its signature.
+
+    paper             authors, year and arXiv id
+    kind              what is compared: outputs, features, or relations between samples or layers
+    needs             names of further arguments, bound by name beside student and teacher
+    aligns            what of the student's tensor must equal the teacher's: `all` (for logits: the classes),
+                      `space` (all but the channels) or `nothing` (but the batch)
+    phi               of a loss d(phi(student), phi(teacher)): phi, where it is row-wise and free of
+                      hyperparameters, so that it may run at the teacher
+    zero_at_equality  whether value and gradient vanish where the student equals the teacher
+    """
+
+    paper: str
+    kind: Kind
+    needs: tuple[str, ...] = ()
+    aligns: Aligns = "all"
+    phi: Callable[[Tensor], Tensor] | None = None
+    zero_at_equality: bool = True
+
+    def __post_init__(self) -> None:
+        for name, got, known in (
+            ("kind", self.kind, get_args(Kind)),
+            ("aligns", self.aligns, get_args(Aligns)),
+        ):
+            if got not in known:
+                raise ValueError(f"{name}: expected one of {', '.join(known)}, got {got!r}")
+        if isinstance(self.needs, str):
+            raise ValueError(f"needs: expected a tuple of names, got the text {self.needs!r}")
+
+
+def distils(
+    *,
+    paper: str,
+    kind: Kind,
+    needs: tuple[str, ...] = (),
+    aligns: Aligns = "all",
+    phi: Callable[[Tensor], Tensor] | None = None,
+    zero_at_equality: bool = True,
+) -> Callable[[LossFunction], LossFunction]:
+    """Attach a `LossMetadata` to a loss; the loss itself stays as it is."""
+    metadata = LossMetadata(paper, kind, needs, aligns, phi, zero_at_equality)
+
+    def attach(loss: LossFunction) -> LossFunction:
+        setattr(loss, ATTRIBUTE, metadata)
+        return loss
+
+    return attach
+
+
+def metadata_of(loss: Callable[..., Any]) -> LossMetadata | None:
+    """The metadata of a loss, or None for one that was never decorated."""
+    metadata = getattr(loss, ATTRIBUTE, None)
+    return metadata if isinstance(metadata, LossMetadata) else None

@@ -1,0 +1,1 @@
+"""Losses on how samples lie to one another: relations within a batch."""

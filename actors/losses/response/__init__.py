@@ -1,0 +1,1 @@
+"""Losses on what models answer: logits and the probabilities that they give."""

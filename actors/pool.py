@@ -1,0 +1,201 @@
+"""Teachers in Ray actors, the only callers of `.remote` on them.
+
+`TeacherActor` is one replica, a thin shell around `Teacher`; `PoolController` knows who is in the pool; `TeacherPool`
+is a client, a `TeacherSource` that can be pickled into student workers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
+
+from actors.data import SharedDataset, training_rows
+from actors.knowledge import Batch, Knowledge, KnowledgeRequest, TeacherRequest, pack, row_digests, unpack
+from actors.policies import Decision, Failure, after_failure, choose_replica
+from actors.specs import DataSpec, Resources, TeacherSpec
+from actors.teacher import Teacher
+
+logger = logging.getLogger(__name__)
+
+CALLS_AT_ONCE = 2
+
+
+class TeacherLostError(RuntimeError):
+    """A teacher has no replica left, or its own code failed."""
+
+
+@dataclass(frozen=True)
+class Members:
+    """Who is in the pool: replicas by teacher and number. A higher version is newer."""
+
+    version: int
+    replicas: dict[str, dict[int, Any]]
+
+    def without(self, teacher: str, replica: int) -> Members:
+        left = {number: actor for number, actor in self.replicas[teacher].items() if number != replica}
+        return Members(self.version + 1, {**self.replicas, teacher: left})
+
+
+class TeacherActor:
+    """One replica: builds the pixels of (ids, views) from its node's dataset and lets the teacher judge them."""
+
+    def __init__(self, spec: TeacherSpec, dataset: SharedDataset, data: DataSpec) -> None:
+        self._teacher = Teacher(spec, device_for(spec.resources))
+        self._rows = training_rows(dataset.open(), data)
+
+    def version(self) -> str:
+        return self._teacher.version
+
+    @torch.no_grad()
+    def answer(self, ids: np.ndarray, views: np.ndarray, request: TeacherRequest) -> dict[str, Any]:
+        inputs, _ = self._rows.build(ids, views)
+        knowledge = self._teacher.answer(inputs, request, row_digests(inputs))
+        return pack(knowledge.to(torch.device("cpu")))
+
+
+class PoolController:
+    """Knows the members and why others were lost."""
+
+    def __init__(self, members: Members) -> None:
+        self._members = members
+        self._causes: dict[str, list[str]] = {}
+
+    def lost(self, teacher: str, replica: int, cause: str) -> tuple[Members, list[str]]:
+        if replica in self._members.replicas[teacher]:
+            self._members = self._members.without(teacher, replica)
+            self._causes.setdefault(teacher, []).append(f"replica {replica}: {cause}")
+        return self._members, self._causes[teacher]
+
+    def members(self) -> Members:
+        return self._members
+
+
+class TeacherPool:
+    """A client of the pool. Pickled into a worker it starts with its own queue counts and its own turn."""
+
+    def __init__(self, controller: Any, members: Members, answer_timeout_s: float, turn: int = 0) -> None:
+        self._controller = controller
+        self._members = members
+        self._answer_timeout_s = answer_timeout_s
+        self._turn = turn
+        self._outstanding: dict[str, dict[int, int]] = {teacher: {} for teacher in members.replicas}
+
+    @classmethod
+    def start(
+        cls,
+        specs: Sequence[TeacherSpec],
+        dataset: ray.ObjectRef,
+        data: DataSpec,
+        *,
+        answer_timeout_s: float,
+    ) -> TeacherPool:
+        """Starts every replica and waits until each has loaded its teacher."""
+        replicas = {spec.name: _start_replicas(spec, dataset, data) for spec in specs}
+        members = Members(0, replicas)
+        controller = ray.remote(PoolController).options(num_cpus=0).remote(members)
+        ray.get([actor.version.remote() for group in replicas.values() for actor in group.values()])
+        logger.info("pool: %s", ", ".join(f"{name} x{len(group)}" for name, group in replicas.items()))
+        return cls(controller, members, answer_timeout_s)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TeacherPool, (self._controller, self._members, self._answer_timeout_s, self._turn)
+
+    def for_worker(self, rank: int) -> TeacherPool:
+        return TeacherPool(self._controller, self._members, self._answer_timeout_s, rank)
+
+    def ask(self, batch: Batch, request: KnowledgeRequest) -> PoolAnswer:
+        return PoolAnswer(self, [self.send(batch, one) for one in request])
+
+    def send(self, batch: Batch, request: TeacherRequest) -> Sent:
+        group = self._members.replicas[request.teacher]
+        outstanding = self._outstanding[request.teacher]
+        replica = choose_replica(list(group), outstanding, self._turn)
+        self._turn += 1
+        outstanding[replica] = outstanding.get(replica, 0) + 1
+        reference = group[replica].answer.remote(batch.ids, batch.views, request)
+        return Sent(batch, request, replica, reference)
+
+    def receive(self, sent: Sent) -> Knowledge:
+        """The answer, from another replica if this one is lost.
+
+        Raises:
+            TeacherLostError: no replica is left, or the teacher's own code failed.
+        """
+        while True:
+            try:
+                return unpack(ray.get(sent.reference, timeout=self._answer_timeout_s))
+            except RayActorError as error:
+                failure, cause = Failure.DIED, str(error).splitlines()[0]
+            except GetTimeoutError:
+                failure, cause = Failure.SILENT, f"no answer within {self._answer_timeout_s:g} s"
+            except RayError as error:
+                failure, cause = Failure.RAISED, str(error)
+            finally:
+                self._outstanding[sent.request.teacher][sent.replica] -= 1
+            sent = self._sent_again(sent, failure, cause)
+
+    def _sent_again(self, sent: Sent, failure: Failure, cause: str) -> Sent:
+        teacher = sent.request.teacher
+        reported = self._controller.lost.remote(teacher, sent.replica, cause)
+        self._members, causes = ray.get(reported)
+        left = len(self._members.replicas[teacher])
+        decision = after_failure(failure, left)
+        logger.warning(
+            "teacher %s replica %d %s, %d left: %s",
+            teacher,
+            sent.replica,
+            failure.value,
+            left,
+            decision.value,
+        )
+        if decision is Decision.ABORT:
+            raise TeacherLostError(f"teacher {teacher!r} has {left} replicas left; {'; '.join(causes)}")
+        return self.send(sent.batch, sent.request)
+
+    def stop(self) -> None:
+        for group in self._members.replicas.values():
+            for actor in group.values():
+                ray.kill(actor)
+        ray.kill(self._controller)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A request that is under way at a replica."""
+
+    batch: Batch
+    request: TeacherRequest
+    replica: int
+    reference: ray.ObjectRef
+
+
+class PoolAnswer:
+    """The answers of several teachers to one batch."""
+
+    def __init__(self, pool: TeacherPool, sent: list[Sent]) -> None:
+        self._pool = pool
+        self._sent = sent
+
+    def result(self) -> list[Knowledge]:
+        return [self._pool.receive(one) for one in self._sent]
+
+
+def device_for(resources: Resources) -> torch.device:
+    return torch.device("cuda" if resources.num_gpus and torch.cuda.is_available() else "cpu")
+
+
+def _start_replicas(spec: TeacherSpec, dataset: ray.ObjectRef, data: DataSpec) -> dict[int, Any]:
+    actor = ray.remote(TeacherActor).options(
+        num_cpus=spec.resources.num_cpus,
+        num_gpus=spec.resources.num_gpus,
+        resources=dict(spec.resources.custom),
+        max_concurrency=CALLS_AT_ONCE,
+    )
+    return {number: actor.remote(spec, dataset, data) for number in range(spec.replicas)}

@@ -1,0 +1,165 @@
+"""What the worker side is told: frozen dataclasses, standard library only.
+
+`ImportSpec` names any extension point; `InputSpec` and `ModelSpec` describe a model; `DataSpec` the data;
+`TeacherSpec`, `LossSpec` and `StudentSpec` what a teacher, a loss and a training rung need. Nothing here imports
+torch or Ray.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ImportSpec:
+    """A `module:attribute` and the keyword arguments it is called with."""
+
+    target: str
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def resolve(self) -> Any:
+        module, _, attribute = self.target.partition(":")
+        found: Any = importlib.import_module(module)
+        for name in attribute.split("."):
+            found = getattr(found, name)
+        return found
+
+    def build(self, *args: Any, **more: Any) -> Any:
+        return self.resolve()(*args, **{**self.kwargs, **more})
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one replica or one student worker takes of the cluster."""
+
+    num_cpus: float = 1
+    num_gpus: float = 0
+    custom: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def threads(self) -> int:
+        return max(1, int(self.num_cpus))
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How a model wants its input; `None` keeps what the data has. `mean` and `std` are of pixels in 0..1."""
+
+    name: str = "image"
+    size: int | None = None
+    channels: int | None = None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model by import path, the input it takes and its taps: name -> module path."""
+
+    model: ImportSpec
+    input: InputSpec = InputSpec()
+    taps: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Datasets, seeded disjoint slices of the training set, and views. `num_views=None`: a fresh view every epoch."""
+
+    train: ImportSpec
+    test: ImportSpec
+    slices: Mapping[str, int]
+    seed: int = 0
+    views: ImportSpec = ImportSpec("actors.views:plain")
+    evaluation_view: ImportSpec = ImportSpec("actors.views:plain")
+    num_views: int | None = None
+
+
+@dataclass(frozen=True)
+class TeacherSpec:
+    """One teacher. `weights` is a file; `class_map[j]` is the data's class that output j stands for.
+
+    `shapes`: of its logits and of the feature at each tap, without the rows.
+    """
+
+    name: str
+    model: ModelSpec
+    weights: str
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+    class_map: tuple[int, ...] | None = None
+    chunk: int = 32
+    replicas: int = 1
+    resources: Resources = Resources()
+
+
+@dataclass(frozen=True)
+class WeightSpec:
+    """A loss weight: goes from `start` to `end` in a straight line over the first `epochs` epochs, then stays."""
+
+    start: float = 1.0
+    end: float = 1.0
+    epochs: int = 0
+
+    def at(self, epoch: int) -> float:
+        if epoch >= self.epochs:
+            return self.end
+        return self.start + (self.end - self.start) * epoch / self.epochs
+
+
+@dataclass(frozen=True)
+class TapPair:
+    """Which student tap learns from which teacher tap."""
+
+    student: str
+    teacher: str
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """One weighted loss of a criterion and whom it listens to. `teachers` is empty for a loss on labels."""
+
+    name: str
+    loss: ImportSpec
+    on: Literal["labels", "logits"] | TapPair
+    weight: WeightSpec = WeightSpec()
+    teachers: tuple[str, ...] = ()
+    ensemble: ImportSpec = ImportSpec("actors.ensemble:mean_losses")
+    connector: ImportSpec | None = None
+
+
+@dataclass(frozen=True)
+class RecipeSpec:
+    """How a model is trained. `batch_size` is over all workers; the scheduler steps once per `scheduler_every`."""
+
+    epochs: int
+    batch_size: int
+    seed: int
+    optimizer: ImportSpec
+    scheduler: ImportSpec | None = None
+    scheduler_every: Literal["epoch", "step"] = "epoch"
+    clip_norm: float | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+    checkpoint_every_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class StudentSpec:
+    """Everything a training rung needs: a student, an assistant, or a teacher that is trained here."""
+
+    name: str
+    model: ModelSpec
+    recipe: RecipeSpec
+    data: DataSpec
+    labelled: str
+    unlabelled: str | None
+    validation: str
+    num_classes: int
+    losses: tuple[LossSpec, ...]
+    teachers: tuple[TeacherSpec, ...] = ()
+    num_workers: int = 1
+    resources: Resources = Resources()
+    window: int = 2

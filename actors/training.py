@@ -1,0 +1,102 @@
+"""How a rung reaches its workers: as a Ray task (one worker) or as the train loop of Ray Train (a group of them)."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from actors.checkpoints import Checkpoints
+from actors.data import SharedDataset
+from actors.pool import TeacherPool, device_for
+from actors.progress import Report
+from actors.sources import LocalTeachers, TeacherSource
+from actors.specs import StudentSpec
+from actors.storage import Folder
+from actors.student import StudentTrainer, Worker
+from actors.training_state import TrainingState
+
+WEIGHTS_FILE = "weights.safetensors"
+OUTCOME_FILE = "outcome.json"
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """One rung to train. `pool` None: its teachers, if any, live in the student's own process."""
+
+    spec: StudentSpec
+    dataset: ray.ObjectRef
+    folder: Folder
+    pool: TeacherPool | None = None
+    board: Any | None = None
+
+
+def train_loop(config: dict[str, TrainJob]) -> None:
+    """The entry of Ray Train: one worker of a group, in a process group that Ray Train has set up."""
+    import ray.train
+    import ray.train.torch
+
+    context = ray.train.get_context()
+    worker = Worker(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    train(config["job"], worker)
+
+
+def train_task(job: TrainJob) -> None:
+    """The body of a Ray task: the same loop with one worker and without Ray Train."""
+    train(job, Worker(device=device_for(job.spec.resources)))
+
+
+def train(job: TrainJob, worker: Worker) -> None:
+    """Trains the rung from its newest checkpoint; rank 0 leaves weights and outcome in the rung's folder."""
+    torch.set_num_threads(job.spec.resources.threads)
+    _seed_everything(job.spec.recipe.seed)
+    shared: SharedDataset = ray.get(job.dataset)
+    trainer = StudentTrainer(
+        job.spec,
+        shared.open(),
+        _source(job, worker),
+        Checkpoints(job.folder / "checkpoints"),
+        worker=worker,
+        report=_report_to(job.board),
+    )
+    state = trainer.run()
+    if worker.rank == 0:
+        job.folder.write(WEIGHTS_FILE, trainer.exported())
+        job.folder.write(OUTCOME_FILE, json.dumps(outcome(job.spec, state, trainer), indent=1).encode())
+
+
+def outcome(spec: StudentSpec, state: TrainingState, trainer: StudentTrainer) -> dict[str, Any]:
+    """What training a rung took and gave; seconds and rates of rank 0, samples of all workers."""
+    total = sum(state.seconds.values())
+    return {
+        "parameters": sum(parameter.numel() for parameter in trainer.student.parameters()),
+        "history": state.history,
+        "seconds": state.seconds,
+        "shares": {name: seconds / total for name, seconds in state.seconds.items()},
+        "images_per_s": state.rows_trained * spec.num_workers / total,
+        "bytes_per_sample": state.bytes_received / max(1, state.rows_trained),
+        "teachers": state.teachers,
+    }
+
+
+def _source(job: TrainJob, worker: Worker) -> TeacherSource:
+    if job.pool is not None:
+        return job.pool.for_worker(worker.rank)
+    return LocalTeachers.load(job.spec.teachers, worker.device)
+
+
+def _report_to(board: Any | None) -> Report:
+    if board is None:
+        return lambda progress: None
+    return lambda progress: board.post.remote(progress)
+
+
+def _seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

@@ -1,0 +1,1 @@
+"""The driver side of one experiment: config, plan, ladder, run, result."""

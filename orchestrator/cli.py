@@ -1,0 +1,96 @@
+"""The command `collegium`. What needs torch or Ray is imported when a command runs, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    name="collegium",
+    help="Distil several trained teachers into one small student, on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+errors = Console(stderr=True)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Changes to the config, as key.path=value.", metavar="[KEY.PATH=VALUE]..."),
+]
+Address = Annotated[str | None, typer.Option(help="Of a Ray cluster, e.g. auto or ray://host:10001.")]
+
+
+@app.command()
+def run(
+    config: Annotated[str | None, typer.Argument(help="The experiment, a YAML file.")] = None,
+    overrides: Overrides = None,
+    resume: Annotated[str | None, typer.Option(help="The folder of an interrupted run; goes on with it.")] = None,
+    address: Address = None,
+) -> None:
+    """Train teachers where needed, distil the student, score everything on the test set."""
+    if (config is None) == (resume is None):
+        _refuse("run: expected either CONFIG or --resume RUN")
+    from orchestrator.experiment import Experiment
+    from orchestrator.printing import print_plan, print_result
+
+    experiment = Experiment.of_run(resume) if resume else Experiment.from_yaml(str(config), overrides or [])
+    console = Console()
+    print_plan(experiment.check(), console)
+    result = experiment.run(resume=resume, address=address)
+    print_result(result, console)
+    console.print(f"\nresult   {result.result_file}\nstudent  {result.student_file}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def check(
+    config: Annotated[str | None, typer.Argument(help="The experiment, a YAML file.")] = None,
+    overrides: Overrides = None,
+    address: Address = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a config, for editors.")] = False,
+) -> None:
+    """Say what a run would do and whether it could, without starting anything."""
+    from orchestrator.config import ExperimentConfig
+
+    if schema:
+        typer.echo(json.dumps(ExperimentConfig.json_schema(), indent=1))
+        return
+    if config is None:
+        _refuse("check: expected CONFIG, or --schema")
+    from orchestrator.experiment import Experiment
+    from orchestrator.printing import print_plan
+
+    plan = Experiment.from_yaml(str(config), overrides or []).check()
+    print_plan(plan, Console())
+
+
+def main() -> None:
+    """Problems of the user's making end with a message, not with a traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    sys.path.insert(0, os.getcwd())
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as ended:
+        sys.exit(ended.exit_code)
+    except KeyboardInterrupt:
+        errors.print("interrupted; go on with: collegium run --resume RUN")
+        sys.exit(130)
+    except ValueError as error:
+        _refuse(str(error))
+
+
+def _interrupt(number: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _refuse(text: str) -> NoReturn:
+    errors.print(text, style="red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(2)

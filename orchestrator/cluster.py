@@ -1,0 +1,55 @@
+"""A Ray cluster to run on: one that is there already, one at an address, or one started here for as long as it is
+needed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from math import ceil
+
+import ray
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "180",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@contextmanager
+def connected(address: str | None, wanted: Mapping[str, float]) -> Iterator[dict[str, float]]:
+    """The resources of the cluster. Started here, it has as many logical CPUs as `wanted`: few cores are shared, not
+    refused.
+    """
+    if ray.is_initialized():
+        yield cluster_resources()
+        return
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if address is None:
+        cores = max(os.cpu_count() or 1, ceil(wanted.get("CPU", 1)))
+        ray.init(
+            address="local",
+            num_cpus=cores,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    else:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield cluster_resources()
+    finally:
+        ray.shutdown()
+
+
+def cluster_resources() -> dict[str, float]:
+    """What the whole cluster has, by resource, without Ray's own bookkeeping."""
+    own = ("node:", "memory", "object_store_memory", "accelerator_type:")
+    return {name: amount for name, amount in ray.cluster_resources().items() if not name.startswith(own)}

@@ -1,0 +1,107 @@
+"""ExperimentConfig: one YAML document in, checked sections out. Imports no torch, no Ray and no MLflow.
+
+The parts stand in `sections`, `rungs` and `loss_config`; what they must agree on in `cross_checks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from orchestrator import document
+from orchestrator.cross_checks import cross_check
+from orchestrator.fields import (
+    ExperimentName,
+    Key,
+    LocalPath,
+    NaturalInt,
+    PositiveFloat,
+    Section,
+    TeacherName,
+    each_filled,
+)
+from orchestrator.loss_config import LossConfig
+from orchestrator.problems import ConfigError, problems_of
+from orchestrator.rungs import INHERITED, NO_STUDENT, AssistantConfig, StudentConfig, TeacherConfig
+from orchestrator.sections import DataConfig
+
+
+class ExperimentConfig(Section):
+    """A whole experiment. The student stands before the assistants, which inherit from it."""
+
+    name: ExperimentName
+    seed: NaturalInt = 0
+    storage: LocalPath = "runs"
+    source: Literal["pool", "local"] = "pool"
+    answer_timeout_s: PositiveFloat = 300.0
+    data: DataConfig
+    teachers: dict[TeacherName, TeacherConfig] = Field(min_length=1)
+    student: StudentConfig
+    assistants: dict[TeacherName, AssistantConfig] = Field(default_factory=dict)
+    losses: dict[Key, LossConfig] = Field(min_length=1)
+
+    @field_validator("teachers", mode="before")
+    @classmethod
+    def _fill_training(cls, teachers: Any, info: ValidationInfo) -> Any:
+        data = info.data.get("data")
+        defaults = {"batch_size": data.batch_size, "seed": data.seed} if data else {"batch_size": 1, "seed": 0}
+        if not isinstance(teachers, Mapping):
+            return teachers
+        return {name: _with_training(teacher, defaults) for name, teacher in teachers.items()}
+
+    @field_validator("assistants", mode="before")
+    @classmethod
+    def _fill_assistants(cls, assistants: Any, info: ValidationInfo) -> Any:
+        student = info.data.get("student")
+        defaults = {name: getattr(student, name) for name in INHERITED} if student else NO_STUDENT
+        return each_filled(assistants, defaults)
+
+    @model_validator(mode="after")
+    def _cross_check(self) -> Self:
+        problems = cross_check(self)
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
+        """The experiment in a file, after overrides (`student.epochs=3`). Raises ConfigError."""
+        return cls.from_document(document.override(document.read(path), overrides), origin=str(path))
+
+    @classmethod
+    def from_document(cls, raw: Mapping[str, Any], origin: str = "") -> Self:
+        """The experiment in plain data. Raises ConfigError, a line per problem."""
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as error:
+            raise ConfigError(problems_of(error, cls), origin) from None
+
+    def to_yaml(self) -> str:
+        """The whole config, every default filled in; it loads again to an equal one."""
+        return document.dump(self.model_dump())
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """For editors: what a document may look like (the cross checks are not in it)."""
+        return cls.model_json_schema()
+
+    def teachers_of(self, rung: str) -> tuple[str, ...]:
+        """Who teaches a rung by default: the rung above; all teachers, where that is the top."""
+        above = [*self.assistants, "student"]
+        index = above.index(rung)
+        return (above[index - 1],) if index else tuple(self.teachers)
+
+    def losses_of(self, rung: str) -> Mapping[str, LossConfig]:
+        own = self.assistants[rung].losses if rung in self.assistants else None
+        return self.losses if own is None else own
+
+
+def _with_training(teacher: Any, defaults: Mapping[str, Any]) -> Any:
+    train = teacher.get("train") if isinstance(teacher, Mapping) else None
+    if not isinstance(train, Mapping):
+        return teacher
+    absent = {key: value for key, value in defaults.items() if train.get(key) is None}
+    return {**teacher, "train": {**train, **absent}}

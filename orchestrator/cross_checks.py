@@ -1,0 +1,84 @@
+"""What the sections of a config must agree on; what losses need stands in `loss_checks`.
+
+A check yields problems, `(key path, text)`. Each section is well-formed by itself when it comes here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from orchestrator.loss_checks import check_losses
+from orchestrator.problems import unknown
+
+if TYPE_CHECKING:
+    from orchestrator.config import ExperimentConfig
+
+Problems = Iterator[tuple[str, str]]
+
+
+def cross_check(config: ExperimentConfig) -> list[str]:
+    """One line per disagreement."""
+    checks = (_check_names, _check_slices, _check_batches, _check_source, check_losses)
+    lines = [f"{path}: {text}" for check in checks for path, text in check(config)]
+    return list(dict.fromkeys(lines))
+
+
+def _check_names(config: ExperimentConfig) -> Problems:
+    for name in config.assistants:
+        if name in config.teachers:
+            yield f"assistants.{name}", f"teachers has a {name!r} too; give one of them another name"
+
+
+def _check_slices(config: ExperimentConfig) -> Problems:
+    slices, validation = config.data.slices, config.data.validation
+    if validation not in slices:
+        yield "data.validation", f"data.slices has {unknown(validation, slices, 'slice')}"
+    for path, name in _slices_to_train_on(config):
+        if name not in slices:
+            yield path, f"data.slices has {unknown(name, slices, 'slice')}"
+        elif name == validation:
+            yield path, f"{name!r} is the slice for validation (data.validation); train on another"
+
+
+def _slices_to_train_on(config: ExperimentConfig) -> Iterator[tuple[str, str]]:
+    for name, teacher in config.teachers.items():
+        if teacher.train:
+            yield f"teachers.{name}.train.slice", teacher.train.slice
+    own = {f"assistants.{n}": a.data for n, a in config.assistants.items() if a.data != config.student.data}
+    for rung, data in {"student": config.student.data, **own}.items():
+        yield f"{rung}.data.labelled", data.labelled
+        if data.unlabelled is not None:
+            yield f"{rung}.data.unlabelled", data.unlabelled
+
+
+def _check_batches(config: ExperimentConfig) -> Problems:
+    batch_size, student = config.data.batch_size, config.student
+    own = {f"assistants.{n}": a for n, a in config.assistants.items() if a.num_workers != student.num_workers}
+    for rung, section in {"student": student, **own}.items():
+        yield from _check_batch("data.batch_size", batch_size, rung, section.num_workers)
+    for name, teacher in config.teachers.items():
+        if teacher.train:
+            rung = f"teachers.{name}.train"
+            yield from _check_batch(f"{rung}.batch_size", teacher.train.batch_size, rung, teacher.train.num_workers)
+
+
+def _check_batch(path: str, batch_size: int, rung: str, num_workers: int) -> Problems:
+    below = batch_size - batch_size % num_workers
+    if below != batch_size:
+        sizes = " and ".join(str(size) for size in (below, below + num_workers) if size)
+        yield (
+            path,
+            f"expected a multiple of {rung}.num_workers ({num_workers}), got {batch_size}; nearest: {sizes}",
+        )
+
+
+def _check_source(config: ExperimentConfig) -> Problems:
+    for kind, teachers in (("teachers", config.teachers), ("assistants", config.assistants)):
+        for name, teacher in teachers.items():
+            if config.source == "local" and teacher.replicas != 1:
+                yield (
+                    f"{kind}.{name}.replicas",
+                    f"expected 1 with source: local, where teachers run in the student's process, got "
+                    f"{teacher.replicas}; set source: pool",
+                )

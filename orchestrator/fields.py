@@ -1,0 +1,111 @@
+"""What the config is made of: `Section`, the base of every part, and scalars that say what they expect."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    WithJsonSchema,
+    WrapValidator,
+)
+from pydantic_core import PydanticCustomError
+
+RESERVED_NAMES = ("student", "ensemble", "alone")
+
+
+class Section(BaseModel):
+    """A part of the config: unknown keys are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def expects(what: str) -> WrapValidator:
+    """Any failure inside becomes `expected <what>, got <the whole value>`, at this key's own path."""
+
+    def check(value: Any, handler: Callable[[Any], Any]) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise PydanticCustomError("expected", "expected {what}", {"what": what}) from None
+
+    return WrapValidator(check)
+
+
+def each_filled(sections: Any, defaults: Mapping[str, Any]) -> Any:
+    """Raw sections by name, each given the defaults of the keys that it lacks. No mapping: left as it is."""
+    if not isinstance(sections, Mapping):
+        return sections
+    return {name: {**defaults, **s} if isinstance(s, Mapping) else s for name, s in sections.items()}
+
+
+def _unreserved(name: str) -> str:
+    if name in RESERVED_NAMES:
+        raise ValueError(f"the name {name!r} is taken: reports use it for something else; choose another")
+    return name
+
+
+def _local(path: str) -> str:
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", path)
+    if scheme:
+        raise ValueError(f"expected a local path, got {path!r}; URIs are not supported yet")
+    return path
+
+
+def _distinct(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    repeated = sorted({item for item in items if items.count(item) > 1})
+    if repeated:
+        raise ValueError(f"expected distinct entries, got {repeated[0]!r} twice")
+    return items
+
+
+def _several(value: Any) -> Any:
+    return value if isinstance(value, (list, tuple)) else (value,)
+
+
+_Int = Annotated[int, Strict()]
+_Float = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$"), expects("a name of letters, digits, _ and -")]
+
+PositiveInt = Annotated[_Int, Field(ge=1), expects("a positive integer")]
+NaturalInt = Annotated[_Int, Field(ge=0), expects("an integer of at least 0")]
+Number = Annotated[_Float, expects("a number")]
+PositiveFloat = Annotated[_Float, Field(gt=0), expects("a positive number")]
+NaturalFloat = Annotated[_Float, Field(ge=0), expects("a number of at least 0")]
+Fraction = Annotated[_Float, Field(ge=0, lt=1), expects("a number in 0 .. 1 (without 1)")]
+Flag = Annotated[bool, Strict(), expects("true or false")]
+Text = Annotated[str, Field(min_length=1), expects("a string that is not empty")]
+Numbers = Annotated[
+    tuple[_Float, ...],
+    Field(min_length=1),
+    BeforeValidator(_several),
+    expects("a number or a list of numbers"),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "array", "items": {"type": "number"}, "minItems": 1}]}),
+]
+
+ExperimentName = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*$"),
+    expects("a name of letters, digits, '.', '_' and '-'"),
+]
+TeacherName = Annotated[_Name, AfterValidator(_unreserved)]
+Key = Annotated[str, Field(pattern=r"^[^.\s]+$"), expects("a name without dots and spaces")]
+LocalPath = Annotated[Text, AfterValidator(_local)]
+ClassMap = Annotated[
+    tuple[NaturalInt, ...],
+    Field(min_length=1),
+    expects("a list of class numbers of at least 0"),
+    AfterValidator(_distinct),
+]
+Names = Annotated[
+    tuple[Text, ...], Field(min_length=1), expects("a list of teachers' names"), AfterValidator(_distinct)
+]
+NumViews = Annotated[PositiveInt | Literal["fresh"], expects("a positive integer or `fresh`")]

@@ -1,0 +1,145 @@
+"""The ladder of an experiment: which models are trained, by whom they are taught, and in what order. Pure; no torch,
+no Ray.
+
+`Rung` is one model to train; `ladder` lists an experiment's rungs, teachers first; `teachers` those who teach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from actors.specs import (
+    DataSpec,
+    ImportSpec,
+    LossSpec,
+    ModelSpec,
+    RecipeSpec,
+    Resources,
+    StudentSpec,
+    TeacherSpec,
+    WeightSpec,
+)
+from orchestrator.config import ExperimentConfig
+from orchestrator.rungs import AssistantConfig, StudentConfig, TeacherConfig, TrainConfig
+
+Role = Literal["teacher", "assistant", "alone", "student"]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One model to train. `teachers`: the names it needs trained before it."""
+
+    name: str
+    role: Role
+    model: ModelSpec
+    recipe: RecipeSpec
+    labelled: str
+    unlabelled: str | None
+    losses: tuple[LossSpec, ...]
+    num_workers: int
+    resources: Resources
+    window: int = 0
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(teacher for loss in self.losses for teacher in loss.teachers))
+
+    @property
+    def where(self) -> str:
+        """The config key of this rung's section."""
+        sections = {"teacher": f"teachers.{self.name}", "assistant": f"assistants.{self.name}"}
+        return sections.get(self.role, "student")
+
+    def spec(
+        self, data: DataSpec, validation: str, num_classes: int, teachers: Mapping[str, TeacherSpec]
+    ) -> StudentSpec:
+        return StudentSpec(
+            name=self.name,
+            model=self.model,
+            recipe=self.recipe,
+            data=data,
+            labelled=self.labelled,
+            unlabelled=self.unlabelled,
+            validation=validation,
+            num_classes=num_classes,
+            losses=self.losses,
+            teachers=tuple(teachers[name] for name in self.teachers),
+            num_workers=self.num_workers,
+            resources=self.resources,
+            window=self.window,
+        )
+
+
+def ladder(config: ExperimentConfig) -> tuple[Rung, ...]:
+    """Every model that the experiment trains, each after those that teach it."""
+    trained = [_teacher(name, section) for name, section in config.teachers.items() if section.train]
+    assistants = [_taught(config, name, section) for name, section in config.assistants.items()]
+    student = _taught(config, "student", config.student)
+    alone = [_alone(student)] if config.student.alone else []
+    return (*trained, *alone, *assistants, student)
+
+
+def teachers(config: ExperimentConfig) -> dict[str, TeacherSpec]:
+    """All who teach: teachers and assistants. `weights` is empty where they are yet to be trained."""
+    given = {name: section.teacher_spec(name, section.checkpoint or "") for name, section in config.teachers.items()}
+    return {**given, **{name: section.teacher_spec(name, "") for name, section in config.assistants.items()}}
+
+
+def alone_losses(losses: tuple[LossSpec, ...]) -> tuple[LossSpec, ...]:
+    """What a student learns from without teachers: its losses on labels, their weights scaled to add up to 1."""
+    on_labels = [loss for loss in losses if loss.on == "labels"]
+    total = sum(loss.weight.end for loss in on_labels)
+    if not total:
+        return (LossSpec("hard", ImportSpec("actors.losses:cross_entropy_loss"), on="labels"),)
+    return tuple(replace(loss, weight=_scaled(loss.weight, 1 / total)) for loss in on_labels)
+
+
+def _scaled(weight: WeightSpec, factor: float) -> WeightSpec:
+    return WeightSpec(weight.start * factor, weight.end * factor, weight.epochs)
+
+
+def _alone(student: Rung) -> Rung:
+    model = replace(student.model, taps={})
+    return replace(
+        student,
+        name="alone",
+        role="alone",
+        model=model,
+        losses=alone_losses(student.losses),
+        unlabelled=None,
+        window=0,
+    )
+
+
+def _taught(config: ExperimentConfig, name: str, section: StudentConfig | AssistantConfig) -> Rung:
+    above = config.teachers_of(name)
+    return Rung(
+        name=name,
+        role="student" if name == "student" else "assistant",
+        model=section.model_spec(),
+        recipe=section.recipe(config.data.batch_size, config.seed),
+        labelled=section.data.labelled,
+        unlabelled=section.data.unlabelled,
+        losses=tuple(loss.spec(key, above) for key, loss in config.losses_of(name).items()),
+        num_workers=section.num_workers,
+        resources=section.resources.spec(),
+        window=section.window,
+    )
+
+
+def _teacher(name: str, section: TeacherConfig) -> Rung:
+    train = section.train
+    assert isinstance(train, TrainConfig)
+    return Rung(
+        name=name,
+        role="teacher",
+        model=replace(section.model_spec(), taps={}),
+        recipe=train.recipe_spec(),
+        labelled=train.slice,
+        unlabelled=None,
+        losses=(train.loss_spec(),),
+        num_workers=train.num_workers,
+        resources=section.resources.spec(),
+    )

@@ -1,0 +1,80 @@
+"""Trains one rung on the cluster: as a Ray task, or as a Ray Train group that starts again after a worker died."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from actors.policies import MOST_RESTARTS, may_restart
+from actors.training import TrainJob, train_loop, train_task
+
+logger = logging.getLogger(__name__)
+
+
+def train_rung(job: TrainJob) -> None:
+    """Blocks until the rung is trained; raises what ended it."""
+    if job.spec.num_workers == 1:
+        _train_in_task(job)
+    else:
+        _train_in_group(job)
+
+
+def _train_in_task(job: TrainJob) -> None:
+    resources = job.spec.resources
+    task = ray.remote(train_task).options(
+        num_cpus=resources.num_cpus,
+        num_gpus=resources.num_gpus,
+        resources=dict(resources.custom),
+        max_retries=MOST_RESTARTS,
+    )
+    try:
+        ray.get(task.remote(job))
+    except RayTaskError as error:
+        raise error.cause from error
+
+
+def _train_in_group(job: TrainJob) -> None:
+    from ray.train import WorkerGroupError
+
+    restarts = 0
+    while True:
+        try:
+            _trainer(job).fit()
+            return
+        except WorkerGroupError as error:
+            causes = [cause for cause in error.worker_failures.values() if not _is_death(cause)]
+            if not may_restart(len(error.worker_failures) - len(causes), restarts):
+                raise (causes or [error])[0] from error
+            restarts += 1
+            logger.warning("%s: a worker died, restart %d from the last checkpoint", job.spec.name, restarts)
+
+
+def _trainer(job: TrainJob):  # noqa: ANN202 - TorchTrainer, imported late: it takes seconds
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    resources = job.spec.resources
+    per_worker: Mapping[str, float] = {
+        "CPU": resources.num_cpus,
+        "GPU": resources.num_gpus,
+        **resources.custom,
+    }
+    return TorchTrainer(
+        train_loop,
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(
+            num_workers=job.spec.num_workers,
+            use_gpu=resources.num_gpus > 0,
+            resources_per_worker={name: amount for name, amount in per_worker.items() if amount},
+        ),
+        run_config=RunConfig(
+            name="ray-train", storage_path=job.folder.path, failure_config=FailureConfig(max_failures=0)
+        ),
+    )
+
+
+def _is_death(error: BaseException) -> bool:
+    return isinstance(error, RayActorError) or isinstance(error.__cause__, RayActorError)

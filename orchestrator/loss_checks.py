@@ -1,0 +1,133 @@
+"""Whether every rung can be taught by its losses: the teachers, taps, classes and weights that they name.
+
+The experiment's losses are checked for the student and for each assistant that has none of its own; what is
+wrong for the student already is said once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.problems import unknown
+from orchestrator.sections import TapPairConfig
+
+if TYPE_CHECKING:
+    from orchestrator.config import ExperimentConfig
+    from orchestrator.loss_config import LossConfig
+    from orchestrator.rungs import TeachingSection
+
+Problems = Iterator[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class _Rung:
+    """A model that is distilled: where it and its losses stand in the document, and who may teach it."""
+
+    path: str
+    taps: Mapping[str, str]
+    losses_path: str
+    losses: Mapping[str, LossConfig]
+    above: Mapping[str, TeachingSection]
+    default_teachers: Sequence[str]
+
+
+def check_losses(config: ExperimentConfig) -> Problems:
+    student, *assistants = _rungs(config)
+    of_student = dict(_check_rung(student))
+    yield from of_student.items()
+    for rung in assistants:
+        inherited = rung.losses_path == "losses"
+        for path, text in _check_rung(rung):
+            if not inherited:
+                yield path, text
+            elif path not in of_student:
+                yield path, f"for {rung.path}, which has no losses of its own: {text}"
+
+
+def _rungs(config: ExperimentConfig) -> Iterator[_Rung]:
+    above: dict[str, TeachingSection] = {**config.teachers, **config.assistants}
+    yield _Rung("student", config.student.taps, "losses", config.losses, above, config.teachers_of("student"))
+    above = dict(config.teachers)
+    for name, assistant in config.assistants.items():
+        path = f"assistants.{name}"
+        losses_path = "losses" if assistant.losses is None else f"{path}.losses"
+        default_teachers = config.teachers_of(name)
+        yield _Rung(path, assistant.taps, losses_path, config.losses_of(name), dict(above), default_teachers)
+        above[name] = assistant
+
+
+def _check_rung(rung: _Rung) -> Problems:
+    if all(loss.on == "labels" for loss in rung.losses.values()):
+        yield rung.losses_path, "no loss listens to a teacher; give at least one on logits or on taps"
+    for name, loss in rung.losses.items():
+        path = f"{rung.losses_path}.{name}"
+        strangers = list(_check_teachers(path, loss, rung))
+        yield from strangers or _check_loss(path, loss, rung)
+
+
+def _check_teachers(path: str, loss: LossConfig, rung: _Rung) -> Problems:
+    for name in loss.teachers or ():
+        if loss.on != "labels" and name not in rung.above:
+            yield f"{path}.teachers", f"{unknown(name, rung.above, 'teacher')} (above {rung.path})"
+
+
+def _check_loss(path: str, loss: LossConfig, rung: _Rung) -> Problems:
+    if loss.on == "labels":
+        yield from _check_on_labels(path, loss)
+        return
+    teachers = {name: rung.above[name] for name in loss.listeners(rung.default_teachers)}
+    yield from _check_taps(path, loss, rung, teachers)
+    yield from _check_ensemble(path, loss, teachers)
+
+
+def _check_on_labels(path: str, loss: LossConfig) -> Problems:
+    for key in ("teachers", "ensemble", "connector"):
+        if getattr(loss, key) is not None:
+            yield (
+                f"{path}.{key}",
+                "a loss on labels listens to no teacher and would ignore this; leave it out",
+            )
+
+
+def _check_taps(path: str, loss: LossConfig, rung: _Rung, teachers: Mapping[str, TeachingSection]) -> Problems:
+    if not isinstance(loss.on, TapPairConfig):
+        return
+    if loss.on.student not in rung.taps:
+        yield f"{path}.on.student", f"{rung.path}.taps has {unknown(loss.on.student, rung.taps, 'tap')}"
+    for name, teacher in teachers.items():
+        if loss.on.teacher not in teacher.taps:
+            yield (
+                f"{path}.on.teacher",
+                f"the taps of {name!r} have {unknown(loss.on.teacher, teacher.taps, 'tap')}",
+            )
+
+
+def _check_ensemble(path: str, loss: LossConfig, teachers: Mapping[str, TeachingSection]) -> Problems:
+    rule = loss.ensemble
+    assert rule is not None
+    weights = rule.kwargs.get("weights")
+    for name in weights if isinstance(weights, Mapping) else ():
+        if name not in teachers:
+            yield (
+                f"{path}.ensemble.kwargs.weights",
+                f"{unknown(str(name), teachers, 'teacher')} (of this loss)",
+            )
+    if not rule.is_joint:
+        return
+    if loss.on != "logits":
+        yield f"{path}.ensemble", f"{rule.target} needs `on: logits`, got taps; use mean_losses"
+    maps = {name: getattr(teacher, "class_map", None) for name, teacher in teachers.items()}
+    if not _know_the_same_classes(list(maps.values())):
+        known = ", ".join(f"{name}: {'all' if m is None else sorted(m)}" for name, m in maps.items())
+        yield (
+            f"{path}.ensemble",
+            f"{rule.target} needs teachers of the same classes, got {known}; use mean_losses",
+        )
+
+
+def _know_the_same_classes(maps: Sequence[Sequence[int] | None]) -> bool:
+    known = {frozenset(m) for m in maps if m is not None}
+    of_all = frozenset(range(max((len(m) for m in known), default=0)))
+    return len(known) <= 1 and (None not in maps or not known or known == {of_all})

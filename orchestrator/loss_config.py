@@ -1,0 +1,72 @@
+"""One entry of `losses`: a loss, what it compares, its weight and whom it listens to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Tag, model_validator
+
+from actors.specs import LossSpec, TapPair, WeightSpec
+from orchestrator.fields import Names, Number, Section, expects
+from orchestrator.sections import EnsembleConfig, ImportConfig, RampConfig, TapPairConfig
+
+
+def _weight_tag(value: Any) -> str:
+    return "(ramp)" if isinstance(value, (Mapping, RampConfig)) else "(number)"
+
+
+def _on_tag(value: Any) -> str:
+    return "(tap pair)" if isinstance(value, (Mapping, TapPairConfig)) else "(word)"
+
+
+_Scalar = Annotated[Number, expects("a number or {ramp: [from, to], epochs: n}")]
+_Word = Annotated[Literal["labels", "logits"], expects("labels, logits or {student: a tap, teacher: a tap}")]
+Weight = Annotated[
+    Annotated[_Scalar, Tag("(number)")] | Annotated[RampConfig, Tag("(ramp)")], Discriminator(_weight_tag)
+]
+Compared = Annotated[
+    Annotated[_Word, Tag("(word)")] | Annotated[TapPairConfig, Tag("(tap pair)")], Discriminator(_on_tag)
+]
+
+
+class LossConfig(Section):
+    """Without `teachers` it listens to the rung above. On labels, to none: the last three keys stay null."""
+
+    loss: ImportConfig
+    on: Compared
+    weight: Weight = 1.0
+    teachers: Names | None = None
+    ensemble: EnsembleConfig | None = None
+    connector: ImportConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_rule(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and value.get("on") != "labels" and value.get("ensemble") is None:
+            return {**value, "ensemble": "mean_losses"}
+        return value
+
+    def listeners(self, default_teachers: Sequence[str]) -> tuple[str, ...]:
+        """The names of the teachers whose knowledge this loss needs."""
+        return () if self.on == "labels" else self.teachers or tuple(default_teachers)
+
+    def spec(self, name: str, default_teachers: Sequence[str]) -> LossSpec:
+        spec = LossSpec(
+            name=name,
+            loss=self.loss.spec(),
+            on=self._on(),
+            weight=self._weight(),
+            teachers=self.listeners(default_teachers),
+            connector=self.connector.spec() if self.connector else None,
+        )
+        return replace(spec, ensemble=self.ensemble.spec()) if self.ensemble else spec
+
+    def _on(self) -> Literal["labels", "logits"] | TapPair:
+        return TapPair(self.on.student, self.on.teacher) if isinstance(self.on, TapPairConfig) else self.on
+
+    def _weight(self) -> WeightSpec:
+        if isinstance(self.weight, RampConfig):
+            return WeightSpec(*self.weight.ramp, self.weight.epochs)
+        return WeightSpec(self.weight, self.weight, 0)

@@ -1,0 +1,121 @@
+"""What a config will do, before anything starts: rungs, who teaches whom, what travels, what it takes of a cluster.
+Pure.
+
+`Plan` is made from a config and what `checking` found; `Need` is what one rung holds of a cluster while it trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+from actors.specs import Resources, TeacherSpec
+from orchestrator.checking import Findings
+from orchestrator.config import ExperimentConfig
+from orchestrator.ladder import Rung, ladder
+
+DIGEST_BYTES = 8
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What one teacher sends one rung: `bytes_per_step` over all student workers."""
+
+    teacher: str
+    outputs: tuple[str, ...]
+    bytes_per_step: int
+
+
+@dataclass(frozen=True)
+class Need:
+    """Amounts by resource name, each with its parts in words."""
+
+    amounts: dict[str, float] = field(default_factory=dict)
+    parts: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, resources: Resources, count: int, what: str) -> None:
+        for name, each in {"CPU": resources.num_cpus, "GPU": resources.num_gpus, **resources.custom}.items():
+            if each:
+                self.amounts[name] = self.amounts.get(name, 0) + each * count
+                self.parts.setdefault(name, []).append(f"{each * count:g} {what}")
+
+
+@dataclass(frozen=True)
+class PlannedRung:
+    """One rung and what it takes."""
+
+    rung: Rung
+    steps_per_epoch: int
+    parameters: int
+    teaching: tuple[Teaching, ...]
+    need: Need
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All rungs in order. `elsewhere`: what only the cluster can check."""
+
+    name: str
+    rungs: tuple[PlannedRung, ...]
+    elsewhere: tuple[str, ...] = ()
+
+    @property
+    def side_by_side(self) -> dict[str, float]:
+        """What all rungs would take at once, by resource."""
+        totals: dict[str, float] = {}
+        for planned in self.rungs:
+            for name, amount in planned.need.amounts.items():
+                totals[name] = totals.get(name, 0) + amount
+        return totals
+
+    def refuse_if_larger(self, cluster: Mapping[str, float]) -> None:
+        """Raises ValueError where one rung alone needs more than the whole cluster has."""
+        problems = [
+            f"placement: {planned.rung.name} needs {amount:g} {name} "
+            f"({' + '.join(planned.need.parts[name])}), the cluster "
+            f"has {cluster.get(name, 0):g}; lower {_way_out(planned, name)}"
+            for planned in self.rungs
+            for name, amount in planned.need.amounts.items()
+            if amount > cluster.get(name, 0)
+        ]
+        if problems:
+            raise ValueError("\n".join(dict.fromkeys(problems)))
+
+
+def make_plan(config: ExperimentConfig, findings: Findings) -> Plan:
+    rungs = tuple(
+        PlannedRung(
+            rung=rung,
+            steps_per_epoch=findings.steps_per_epoch[rung.name],
+            parameters=findings.parameters.get("student" if rung.role == "alone" else rung.name, 0),
+            teaching=tuple(_teaching(rung, findings.teachers[name]) for name in rung.teachers if findings.teachers),
+            need=_need(config, rung, findings.teachers),
+        )
+        for rung in ladder(config)
+    )
+    return Plan(config.name, rungs, findings.elsewhere)
+
+
+def _teaching(rung: Rung, teacher: TeacherSpec) -> Teaching:
+    listened = [loss for loss in rung.losses if teacher.name in loss.teachers]
+    outputs = tuple(dict.fromkeys("logits" if isinstance(loss.on, str) else loss.on.teacher for loss in listened))
+    floats = sum(prod(teacher.shapes[output]) for output in outputs)
+    return Teaching(teacher.name, outputs, rung.recipe.batch_size * (floats * FLOAT_BYTES + DIGEST_BYTES))
+
+
+def _need(config: ExperimentConfig, rung: Rung, teachers: Mapping[str, TeacherSpec]) -> Need:
+    need = Need()
+    noun = "worker" if rung.num_workers == 1 else "workers"
+    need.add(rung.resources, rung.num_workers, f"for {rung.num_workers} {rung.name} {noun}")
+    if config.source == "pool":
+        for teacher in (teachers[name] for name in rung.teachers if name in teachers):
+            need.add(teacher.resources, teacher.replicas, f"for {teacher.replicas} x teacher {teacher.name}")
+    return need
+
+
+def _way_out(planned: PlannedRung, resource: str) -> str:
+    key = {"CPU": "resources.num_cpus", "GPU": "resources.num_gpus"}.get(resource, f"resources.custom.{resource}")
+    replicas = "teachers.*.replicas, " if planned.teaching else ""
+    return f"{replicas}{planned.rung.where}.num_workers or {key}"

@@ -1,0 +1,69 @@
+"""What an experiment found: `ExperimentResult`, written as `result.json` (docs/result.md says what each key means)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from actors.storage import Folder
+
+RESULT_FILE = "result.json"
+STUDENT_FILE = "student.safetensors"
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """One model, or the ensemble, on the test set. `cross_entropy` in nats; `samples`: the test rows whose class it
+    knows.
+    """
+
+    name: str
+    role: Literal["teacher", "ensemble", "assistant", "alone", "student"]
+    accuracy: float
+    cross_entropy: float
+    parameters: int
+    samples: int
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class RungResult:
+    """How a rung was trained. `shares`: of the seconds of worker 0; `bytes_per_sample`: knowledge received."""
+
+    name: str
+    role: str
+    seconds: dict[str, float]
+    shares: dict[str, float]
+    images_per_s: float
+    bytes_per_sample: float
+    teachers: dict[str, str]
+    history: list[dict[str, Any]]
+    reused: bool
+
+
+@dataclass(frozen=True)
+class ExperimentResult:
+    """The result of one run. `folder` holds the resolved config, the student and this as JSON."""
+
+    name: str
+    seed: int
+    folder: str
+    models: tuple[ModelResult, ...]
+    rungs: tuple[RungResult, ...]
+    wall_s: float
+
+    def model(self, role: str) -> ModelResult:
+        """The one model of a role such as `student`, `alone` or `ensemble`."""
+        return next(model for model in self.models if model.role == role)
+
+    @property
+    def student_file(self) -> str:
+        return Folder(self.folder).file(STUDENT_FILE)
+
+    @property
+    def result_file(self) -> str:
+        return Folder(self.folder).file(RESULT_FILE)
+
+    def save(self) -> None:
+        Folder(self.folder).write(RESULT_FILE, json.dumps(asdict(self), indent=1).encode())

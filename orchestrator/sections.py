@@ -1,0 +1,166 @@
+"""The config's parts below a rung: imports, inputs, resources, data. `spec()` is the worker's form of each.
+
+An import may be written as a bare string, `module:attribute`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, GetJsonSchemaHandler, ValidationInfo, field_validator, model_validator
+from pydantic_core import CoreSchema
+
+from actors.specs import DataSpec, ImportSpec, InputSpec, Resources
+from orchestrator.fields import (
+    Key,
+    NaturalFloat,
+    NaturalInt,
+    Number,
+    Numbers,
+    NumViews,
+    PositiveInt,
+    Section,
+    Text,
+    expects,
+)
+from orchestrator.problems import did_you_mean
+
+ENSEMBLE_RULES = ("mean_losses", "mean_logits", "mean_probabilities")
+
+
+class ImportConfig(Section):
+    """A `module:attribute` and the keyword arguments that it is called with."""
+
+    target: str
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def read_target(cls, text: str) -> str:
+        if re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*", text):
+            return text
+        module, dot, attribute = text.rpartition(".")
+        hint = f"; did you mean '{module}:{attribute}'?" if dot and ":" not in text else ""
+        raise ValueError(f"expected 'module:attribute', got {text!r}{hint}")
+
+    @field_validator("target")
+    @classmethod
+    def _read_target(cls, text: str) -> str:
+        return cls.read_target(text)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, value: Any) -> Any:
+        return {"target": cls.read_target(value)} if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return or_string(handler(core))
+
+    def spec(self) -> ImportSpec:
+        return ImportSpec(self.target, self.kwargs)
+
+
+class SchedulerConfig(ImportConfig):
+    """A learning-rate schedule and how often it steps."""
+
+    every: Literal["epoch", "step"] = "epoch"
+
+
+class EnsembleConfig(ImportConfig):
+    """An ensemble rule: one of our own by its bare name, or any import."""
+
+    @classmethod
+    def read_target(cls, text: str) -> str:
+        if text in ENSEMBLE_RULES:
+            return f"actors.ensemble:{text}"
+        try:
+            return super().read_target(text)
+        except ValueError:
+            rules = ", ".join(ENSEMBLE_RULES)
+            hint = did_you_mean(text, ENSEMBLE_RULES)
+            raise ValueError(f"expected {rules} or 'module:attribute', got {text!r}{hint}") from None
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether the rule makes one target of the teachers' logits, and so needs the same classes of all."""
+        return self.target in ("actors.ensemble:mean_logits", "actors.ensemble:mean_probabilities")
+
+
+def or_string(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON schema of a section that may also be written as a bare string."""
+    return {"anyOf": [{"type": "string"}, dict(schema)]}
+
+
+class InputConfig(Section):
+    """How a model wants its input; what is left out stays as the data has it."""
+
+    name: Key = "image"
+    size: PositiveInt | None = None
+    channels: PositiveInt | None = None
+    mean: Numbers = (0.0,)
+    std: Numbers = (1.0,)
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _one_per_channel(cls, values: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        channels = info.data.get("channels")
+        if channels and len(values) not in (1, channels):
+            raise ValueError(f"expected 1 or {channels} numbers (channels: {channels}), got {len(values)}")
+        if info.field_name == "std" and min(values) <= 0:
+            raise ValueError(f"expected positive numbers, got {min(values)}")
+        return values
+
+    def spec(self) -> InputSpec:
+        return InputSpec(self.name, self.size, self.channels, self.mean, self.std)
+
+
+class ResourcesConfig(Section):
+    """What one replica or one worker takes of the cluster."""
+
+    num_cpus: NaturalFloat = 1.0
+    num_gpus: NaturalFloat = 0.0
+    custom: dict[Text, NaturalFloat] = Field(default_factory=dict)
+
+    def spec(self) -> Resources:
+        return Resources(self.num_cpus, self.num_gpus, self.custom)
+
+
+class DataConfig(Section):
+    """Datasets, disjoint slices of the training set, views. `batch_size` is over all workers."""
+
+    seed: NaturalInt = 0
+    train: ImportConfig
+    test: ImportConfig
+    slices: dict[Key, PositiveInt] = Field(min_length=1)
+    validation: Text = "validation"
+    views: ImportConfig = ImportConfig(target="actors.views:plain")
+    evaluation_view: ImportConfig = ImportConfig(target="actors.views:plain")
+    num_views: NumViews = "fresh"
+    batch_size: PositiveInt = 128
+
+    def spec(self) -> DataSpec:
+        return DataSpec(
+            train=self.train.spec(),
+            test=self.test.spec(),
+            slices=self.slices,
+            seed=self.seed,
+            views=self.views.spec(),
+            evaluation_view=self.evaluation_view.spec(),
+            num_views=None if self.num_views == "fresh" else self.num_views,
+        )
+
+
+class RampConfig(Section):
+    """A weight that goes from the first number to the second over so many epochs, then stays."""
+
+    ramp: Annotated[tuple[Number, Number], expects("a list of two numbers")]
+    epochs: PositiveInt
+
+
+class TapPairConfig(Section):
+    """Which of the student's taps learns from which of the teacher's."""
+
+    student: Text
+    teacher: Text

@@ -1,0 +1,241 @@
+"""What ExperimentConfig refuses, and in which words: below each override the line that it earns."""
+
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+
+from orchestrator import document
+from orchestrator.config import ExperimentConfig
+from orchestrator.problems import ConfigError
+
+SAMPLE = Path(__file__).parent / "experiment.yaml"
+
+IN_A_SECTION = """
+losses.soft.wieght=1
+  losses.soft.wieght: unknown key; did you mean 'weight'?
+losses.attention.on.studnet=x
+  losses.attention.on.studnet: unknown key; did you mean 'student'?
+losses.soft.weight.epoch=3
+  losses.soft.weight.epoch: unknown key; did you mean 'epochs'?
+student.scheduler.evry=step
+  student.scheduler.evry: unknown key; did you mean 'every'?
+assistants.mid.epcohs=3
+  assistants.mid.epcohs: unknown key; did you mean 'epochs'?
+teachers.resnet.train.epcohs=3
+  teachers.resnet.train.epcohs: unknown key; did you mean 'epochs'?
+losses.soft.on={student: a, teacher: b, tap: c}
+  losses.soft.on.tap: unknown key; known here: student, teacher
+data.batch_size=abc
+  data.batch_size: expected a positive integer, got 'abc'
+data.batch_size=0
+  data.batch_size: expected a positive integer, got 0
+data.batch_size=true
+  data.batch_size: expected a positive integer, got true
+data.slices.student=1.5
+  data.slices.student: expected a positive integer, got 1.5
+data.slices.a b=3
+  data.slices.a b: expected a name without dots and spaces, got 'a b'
+data.num_views=frehs
+  data.num_views: expected a positive integer or `fresh`, got 'frehs'
+student.epochs=
+  student.epochs: expected a positive integer, got null
+student.window=-1
+  student.window: expected an integer of at least 0, got -1
+student.precision=fp23
+  student.precision: expected 'fp32' or 'bf16', got 'fp23'
+student.alone=on
+  student.alone: expected true or false, got 'on'
+student=[1]
+  student: expected a mapping, got [1]
+source=remote
+  source: expected 'pool' or 'local', got 'remote'
+name=a/b
+  name: expected a name of letters, digits, '.', '_' and '-', got 'a/b'
+name=..
+  name: expected a name of letters, digits, '.', '_' and '-', got '..'
+storage=s3://b/c
+  storage: expected a local path, got 's3://b/c'; URIs are not supported yet
+losses.hard.on=label
+  losses.hard.on: expected labels, logits or {student: a tap, teacher: a tap}, got 'label'
+losses.soft.weight=x
+  losses.soft.weight: expected a number or {ramp: [from, to], epochs: n}, got 'x'
+losses.soft.weight=.nan
+  losses.soft.weight: expected a number or {ramp: [from, to], epochs: n}, got nan
+losses.soft.weight.ramp=[1]
+  losses.soft.weight.ramp: expected a list of two numbers, got [1]
+losses.soft.teachers=resnet
+  losses.soft.teachers: expected a list of teachers' names, got 'resnet'
+losses.soft.teachers=[]
+  losses.soft.teachers: expected a list of teachers' names, got []
+losses.soft.ensemble=mean_logit
+  losses.soft.ensemble: expected mean_losses, mean_logits, mean_probabilities or 'module:attribute',
+  got 'mean_logit'; did you mean 'mean_logits'?
+student.optimizer=torch.optim.SGD
+  student.optimizer: expected 'module:attribute', got 'torch.optim.SGD'; did you mean
+  'torch.optim:SGD'?
+data.train.target=a:b:c
+  data.train.target: expected 'module:attribute', got 'a:b:c'
+data.train.kwargs={1: 2}
+  data.train.kwargs.1: expected a string, got 1
+teachers.resnet.class_map=[1, 1]
+  teachers.resnet.class_map: expected distinct entries, got 1 twice
+teachers.resnet.class_map.1=-1
+  teachers.resnet.class_map: expected a list of class numbers of at least 0, got [3, -1, 0, 2]
+teachers.resnet.input.mean=x
+  teachers.resnet.input.mean: expected a number or a list of numbers, got 'x'
+teachers.resnet.input.mean=[1, 2]
+  teachers.resnet.input.mean: expected 1 or 3 numbers (channels: 3), got 2
+teachers.resnet.input.std=0
+  teachers.resnet.input.std: expected positive numbers, got 0.0
+teachers={}
+  teachers: expected at least one entry, got {}
+losses={}
+  losses: expected at least one entry, got {}
+teachers.resnet.checkpoint=a
+  teachers.resnet: expected exactly one of checkpoint and train, got both
+teachers.vit.checkpoint=
+  teachers.vit: expected exactly one of checkpoint and train, got neither
+teachers.a/b={model: 'x:y', checkpoint: w}
+  teachers.a/b: expected a name of letters, digits, _ and -, got 'a/b'
+teachers.student={model: 'x:y', checkpoint: w}
+  teachers.student: the name 'student' is taken: reports use it for something else; choose another
+"""
+
+BETWEEN_SECTIONS = """
+data.validation=validaton
+  data.validation: data.slices has no slice 'validaton'; did you mean 'validation'?
+student.data=studnet
+  student.data.labelled: data.slices has no slice 'studnet'; did you mean 'student'?
+student.data.unlabelled=x
+  student.data.unlabelled: data.slices has no slice 'x'; there is teachers, student, validation
+student.data.unlabelled=validation
+  student.data.unlabelled: 'validation' is the slice for validation (data.validation); train on
+  another
+assistants.mid.data=validation
+  assistants.mid.data.labelled: 'validation' is the slice for validation (data.validation); train on
+  another
+teachers.resnet.train.slice=teacher
+  teachers.resnet.train.slice: data.slices has no slice 'teacher'; did you mean 'teachers'?
+data.batch_size=127
+  data.batch_size: expected a multiple of student.num_workers (2), got 127; nearest: 126 and 128
+assistants.big.num_workers=3
+  data.batch_size: expected a multiple of assistants.big.num_workers (3), got 128; nearest: 126 and
+  129
+teachers.resnet.train.batch_size=2
+teachers.resnet.train.num_workers=3
+  teachers.resnet.train.batch_size: expected a multiple of teachers.resnet.train.num_workers (3), got
+  2; nearest: 3
+losses.soft.teachers=[restnet]
+  losses.soft.teachers: no teacher 'restnet'; did you mean 'resnet'? (above student)
+losses.soft.teachers=[mid]
+  losses.soft.teachers: for assistants.mid, which has no losses of its own: no teacher 'mid'; there is
+  resnet, vit, big (above assistants.mid)
+losses.hard.teachers=[resnet]
+  losses.hard.teachers: a loss on labels listens to no teacher and would ignore this; leave it out
+losses.hard.ensemble=mean_losses
+  losses.hard.ensemble: a loss on labels listens to no teacher and would ignore this; leave it out
+losses.hard.connector=a:b
+  losses.hard.connector: a loss on labels listens to no teacher and would ignore this; leave it out
+losses.attention.on.teacher=stage2
+  losses.attention.on.teacher: the taps of 'resnet' have no tap 'stage2'; there is middle, embedding
+student.taps={midle: x}
+  losses.attention.on.student: student.taps has no tap 'middle'; did you mean 'midle'?
+assistants.mid.taps={}
+  losses.attention.on.student: for assistants.mid, which has no losses of its own: assistants.mid.taps
+  has no tap 'middle'; there is none
+losses.attention.ensemble=mean_logits
+  losses.attention.ensemble: actors.ensemble:mean_logits needs `on: logits`, got taps; use mean_losses
+losses.soft.teachers=[resnet, vit]
+teachers.resnet.class_map=[1, 2]
+  losses.soft.ensemble: actors.ensemble:mean_probabilities needs teachers of the same classes, got
+  resnet: [1, 2], vit: all; use mean_losses
+losses.soft.teachers=[resnet, vit]
+teachers.vit.class_map=[0, 1]
+  losses.soft.ensemble: actors.ensemble:mean_probabilities needs teachers of the same classes, got
+  resnet: [0, 1, 2, 3], vit: [0, 1]; use mean_losses
+losses.soft.ensemble={target: mean_probabilities, kwargs: {weights: {resnt: 2}}}
+  losses.soft.ensemble.kwargs.weights: no teacher 'resnt'; did you mean 'resnet'? (of this loss)
+losses={hard: {loss: 'a:b', on: labels}}
+  losses: no loss listens to a teacher; give at least one on logits or on taps
+source=local
+  teachers.resnet.replicas: expected 1 with source: local, where teachers run in the student's
+  process, got 2; set source: pool
+assistants.vit={model: 'x:y', losses: {soft: {loss: 'a:b', on: logits}}}
+  assistants.vit: teachers has a 'vit' too; give one of them another name
+"""
+
+IN_AN_OVERRIDE = """
+student.epochs.x=1
+  override student.epochs.x: student.epochs is 20, which has no 'x' in it; override student.epochs as
+  a whole
+teachers.resnet.class_map.9=1
+  override teachers.resnet.class_map.9: teachers.resnet.class_map is [3, 1, 0, 2], which has no '9' in
+  it; override teachers.resnet.class_map as a whole
+student.epochs
+  override 'student.epochs': expected key.path=value, as in student.epochs=3
+a..b=1
+  override 'a..b=1': expected key.path=value, as in student.epochs=3
+a={
+  override 'a={', line 1: expected the node content, but found '<stream end>'
+"""
+
+
+def cases(table: str):
+    """Overrides, one a line, then the line expected, indented and wrapped."""
+    for overrides, expected in re.findall(r"((?:\S.*\n)+)((?: .*\n)+)", table):
+        yield pytest.param(overrides.splitlines(), " ".join(expected.split()), id=overrides)
+
+
+def problems(*overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        ExperimentConfig.from_yaml(SAMPLE, overrides)
+    return list(caught.value.problems)
+
+
+@pytest.mark.parametrize(("overrides", "expected"), [*cases(IN_A_SECTION), *cases(IN_AN_OVERRIDE)])
+def test_what_a_section_refuses(overrides, expected):
+    assert problems(*overrides) == [expected]
+
+
+@pytest.mark.parametrize(("overrides", "expected"), [*cases(BETWEEN_SECTIONS)])
+def test_what_sections_must_agree_on(overrides, expected):
+    assert expected in problems(*overrides)
+
+
+@pytest.mark.parametrize("class_map", ["[2, 3, 0, 1]", "[3, 2, 1, 0]"])
+def test_a_permutation_may_join_a_teacher_of_all_classes(class_map):
+    both = ["losses.soft.teachers=[resnet, vit]", f"teachers.resnet.class_map={class_map}"]
+    assert ExperimentConfig.from_yaml(SAMPLE, both).losses["soft"].teachers == ("resnet", "vit")
+
+
+def test_all_problems_come_at_once_with_the_file_name():
+    with pytest.raises(ValueError) as caught:
+        ExperimentConfig.from_yaml(SAMPLE, ["data.batch_size=x", "student.bogus=1", "losses.soft.on=maybe"])
+    first, *rest = str(caught.value).splitlines()
+    assert first == f"{SAMPLE}: 3 problems"
+    assert [line.split(":")[0] for line in rest] == ["data.batch_size", "student.bogus", "losses.soft.on"]
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_a_broken_student_is_said_once_although_assistants_inherit_from_it():
+    wrong = document.load(SAMPLE.read_text(), "sample")
+    del wrong["student"]["optimizer"], wrong["data"]["test"]
+    with pytest.raises(ConfigError) as caught:
+        ExperimentConfig.from_document(wrong)
+    assert caught.value.problems == (
+        "data.test: is missing; it has no default",
+        "student.optimizer: is missing; it has no default",
+    )
+
+
+def test_the_paths_in_errors_are_those_of_overrides():
+    right = {
+        "losses.soft.weight.epochs": 3,
+        "losses.attention.on.student": "middle",
+        "teachers.resnet.train.epochs": 9,
+    }
+    paths = [line.split(":")[0] for line in problems(*(f"{path}=[]" for path in right))]
+    assert set(paths) == set(right)
+    ExperimentConfig.from_yaml(SAMPLE, [f"{path}={right[path]}" for path in paths])
