@@ -45,15 +45,10 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def _integer(loader: Any, node: Any) -> int:
-    return int(loader.construct_scalar(node), 0)
-
-
 def _teach_numbers_and_words() -> None:
     for kind, pattern in _NOT_STRINGS.items():
         for each in (_Loader, _Dumper):
             each.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(rf"(?:{pattern})\Z"), None)
-    _Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 
 
 _teach_numbers_and_words()

@@ -77,6 +77,8 @@ def _check_loss(path: str, loss: LossConfig, rung: _Rung) -> Problems:
     if loss.on == "labels":
         yield from _check_on_labels(path, loss)
         return
+    if loss.on == "logits" and loss.connector is not None:
+        yield f"{path}.connector", "a connector joins taps and would be ignored on logits; leave it out"
     teachers = {name: rung.above[name] for name in loss.listeners(rung.default_teachers)}
     yield from _check_taps(path, loss, rung, teachers)
     yield from _check_ensemble(path, loss, teachers)

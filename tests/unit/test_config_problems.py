@@ -138,6 +138,8 @@ losses.hard.ensemble=mean_losses
   losses.hard.ensemble: a loss on labels listens to no teacher and would ignore this; leave it out
 losses.hard.connector=a:b
   losses.hard.connector: a loss on labels listens to no teacher and would ignore this; leave it out
+losses.soft.connector=a:b
+  losses.soft.connector: a connector joins taps and would be ignored on logits; leave it out
 losses.attention.on.teacher=stage2
   losses.attention.on.teacher: the taps of 'resnet' have no tap 'stage2'; there is middle, embedding
 student.taps={midle: x}
