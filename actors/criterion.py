@@ -7,8 +7,9 @@ batch needs of the teachers, and reports every term; `Distillation` is the one m
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,12 +48,14 @@ class Term(nn.Module):
         self.spec = spec
         self.teachers = tuple(teachers)
         self._function = spec.loss.resolve()
-        self._arguments = inspect.signature(self._function).parameters
+        self._arguments = _arguments(self._function)
         self._rule: EnsembleRule = spec.ensemble.resolve()
         rule_kwargs = dict(spec.ensemble.kwargs)
-        self._shares = shares_of(spec.teachers, rule_kwargs.pop("weights", None))
+        where = f"losses.{spec.name}.ensemble.kwargs.weights"
+        self._shares = shares_of(spec.teachers, rule_kwargs.pop("weights", None), where)
         self._rule_kwargs = rule_kwargs
-        self.connectors = nn.ModuleDict({teacher.name: self._connector(student, teacher) for teacher in teachers})
+        # By number: torch's ModuleDict refuses names such as `half`, `train` or `type`.
+        self.connectors = nn.ModuleList(self._connector(student, teacher) for teacher in teachers)
 
     @property
     def student_tap(self) -> str | None:
@@ -81,7 +84,7 @@ class Term(nn.Module):
 
         def against(index: int, target: Tensor) -> Tensor:
             teacher = self.teachers[index]
-            student = self._student_tensor(outputs, teacher)
+            student = self._student_tensor(outputs, index)
             labels = _labels_known(targets.labels, known_classes(teacher.class_map), outputs.logits.shape[1])
             return self._value(student, target, labels, targets.ids)
 
@@ -101,10 +104,10 @@ class Term(nn.Module):
         counted = labelled.to(values.dtype) if self.needs_labels else torch.ones_like(values)
         return (values * counted).sum() / counted.sum().clamp(min=1)
 
-    def _student_tensor(self, outputs: Outputs, teacher: TeacherSpec) -> Tensor:
+    def _student_tensor(self, outputs: Outputs, teacher: int) -> Tensor:
         if self.student_tap is not None:
-            return self.connectors[teacher.name](outputs.features[self.student_tap])
-        known = known_classes(teacher.class_map)
+            return self.connectors[teacher](outputs.features[self.student_tap])
+        known = known_classes(self.teachers[teacher].class_map)
         return outputs.logits if known is None else outputs.logits[:, known]
 
     def _teacher_tensor(self, knowledge: Knowledge) -> Tensor:
@@ -133,9 +136,7 @@ class Criterion(nn.Module):
     ) -> None:
         super().__init__()
         by_name = {teacher.name: teacher for teacher in teachers}
-        self.terms = nn.ModuleDict(
-            {spec.name: Term(spec, student, [by_name[name] for name in spec.teachers]) for spec in losses}
-        )
+        self.terms = nn.ModuleList(Term(spec, student, [by_name[name] for name in spec.teachers]) for spec in losses)
 
     def active(self, epoch: int) -> dict[str, Term]:
         """The terms whose weight is not zero in `epoch`."""
@@ -154,17 +155,13 @@ class Criterion(nn.Module):
 
     def forward(self, outputs: Outputs, targets: Targets, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum and each active term's own value, unweighted."""
-        values = {name: term(outputs, targets) for name, term in self.active(epoch).items()}
-        weighted = [self.weight(name, epoch) * value for name, value in values.items()]
+        active = self.active(epoch)
+        values = {name: term(outputs, targets) for name, term in active.items()}
+        weighted = [active[name].spec.weight.at(epoch) * value for name, value in values.items()]
         return torch.stack(weighted).sum(), {name: value.detach() for name, value in values.items()}
 
-    def weight(self, name: str, epoch: int) -> float:
-        term = self.terms[name]
-        assert isinstance(term, Term)
-        return term.spec.weight.at(epoch)
-
     def named_terms(self) -> list[tuple[str, Term]]:
-        return [(name, term) for name, term in self.terms.items() if isinstance(term, Term)]
+        return [(term.spec.name, term) for term in self.terms if isinstance(term, Term)]
 
 
 class Distillation(nn.Module):
@@ -184,6 +181,13 @@ class Distillation(nn.Module):
         """What the student says, in float32."""
         logits, features = self.student(prepared, taps)
         return Outputs(logits.float(), {tap: feature.float() for tap, feature in features.items()})
+
+
+def _arguments(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(function).parameters
+    except ValueError:  # a function written in C: called with the two tensors and the kwargs alone
+        return {}
 
 
 def _request(teacher: str, terms: Sequence[Term]) -> TeacherRequest:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -49,12 +50,17 @@ class Rows:
         dice = ViewDice(self._seed)
         drawn = [self._row(dice, int(i), int(v)) for i, v in zip(ids, views, strict=True)]
         names = drawn[0][0]
-        inputs = {name: torch.from_numpy(np.stack([row[name] for row, _ in drawn])) for name in names}
+        inputs = {name: torch.from_numpy(_stacked([row[name] for row, _ in drawn])) for name in names}
         return inputs, torch.tensor([label for _, label in drawn], dtype=torch.int64)
 
     def _row(self, dice: ViewDice, sample_id: int, view: int) -> tuple[Mapping[str, np.ndarray], int]:
         inputs, label = self._view(self._dataset, sample_id, dice.at(sample_id, view))
         return (inputs if isinstance(inputs, Mapping) else {"image": inputs}), label
+
+
+def _stacked(rows: Sequence[np.ndarray]) -> np.ndarray:
+    # np.stack takes over the rows' common memory order, on which a model's last bits depend.
+    return np.ascontiguousarray(np.stack(rows, casting="equiv"))
 
 
 def training_rows(dataset: MapDataset, data: DataSpec) -> Rows:
@@ -135,5 +141,6 @@ class SharedDataset:
 class _TensorsAsArrays(pickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is Tensor and obj.device.type == "cpu" and obj.layout == torch.strided:
-            return torch.from_dlpack, (obj.detach().contiguous().numpy(),)
+            with suppress(TypeError, RuntimeError):  # numpy has no bfloat16 and no lazy conjugates
+                return torch.from_dlpack, (obj.detach().contiguous().numpy(),)
         return NotImplemented

@@ -46,13 +46,16 @@ def mean_probabilities(
     return loss(0, temperature * torch.logsumexp(log_probabilities + log_shares, dim=0))
 
 
-def shares_of(teachers: Sequence[str], weights: Mapping[str, float] | None) -> Tensor:
-    """Each teacher's share from fixed weights (missing ones 1), scaled to add up to 1.
+def shares_of(teachers: Sequence[str], weights: Mapping[str, float] | None, where: str) -> Tensor:
+    """Each teacher's share from fixed weights (missing ones 1), scaled to add up to 1. `where` is their config key.
 
     Raises:
-        ValueError: a weight is negative, or all are zero.
+        ValueError: they are no mapping of numbers, one is negative, or all are zero.
     """
-    raw = torch.tensor([float((weights or {}).get(teacher, 1.0)) for teacher in teachers], dtype=torch.float64)
-    if bool((raw < 0).any()) or (len(raw) and raw.sum() == 0):
-        raise ValueError(f"ensemble.kwargs.weights: expected weights >= 0 with a positive sum, got {raw.tolist()}")
+    given = {} if weights is None else weights
+    if not isinstance(given, Mapping) or not all(isinstance(weight, (int, float)) for weight in given.values()):
+        raise ValueError(f"{where}: expected a number for each teacher's name, got {weights!r}")
+    raw = torch.tensor([float(given.get(teacher, 1.0)) for teacher in teachers], dtype=torch.float64)
+    if len(raw) and not (bool((raw >= 0).all()) and 0 < raw.sum() < torch.inf):
+        raise ValueError(f"{where}: expected weights >= 0 with a positive sum, got {raw.tolist()}")
     return raw / raw.sum() if len(raw) else raw

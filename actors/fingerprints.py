@@ -56,6 +56,6 @@ def targets_in(content: Any) -> list[str]:
 def _source_hash(target: str) -> str:
     try:
         file = inspect.getsourcefile(ImportSpec(target).resolve())
-    except TypeError:
+    except (TypeError, ValueError, ImportError, AttributeError):  # a built-in, or a kwarg that happens to be a `target`
         return ""
     return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file and Path(file).is_file() else ""

@@ -22,7 +22,8 @@ def prepare(inputs: Mapping[str, Tensor], spec: InputSpec, where: str = "input")
     if spec.name not in inputs:
         raise ValueError(f"{where}.name: the data has no input {spec.name!r}, it has {', '.join(map(repr, inputs))}")
     images = inputs[spec.name]
-    images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+    # A copy: a model that works in place must not change what others see.
+    images = images.float() / 255 if images.dtype == torch.uint8 else images.to(torch.float32, copy=True)
     if images.ndim == 4:
         images = _resize(_with_channels(images, spec.channels, where), spec.size)
     if any(spec.mean) or any(std != 1 for std in spec.std):

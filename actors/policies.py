@@ -42,6 +42,7 @@ def choose_replica(replicas: Sequence[int], outstanding: Mapping[int, int], curs
 MOST_RESTARTS = 3
 
 
-def may_restart(workers_died: int, restarts: int) -> bool:
-    """A group of student workers starts again if one of them was killed; an error of its own code would come again."""
-    return workers_died > 0 and restarts < MOST_RESTARTS
+def may_restart(workers_killed: int, only_echoes: bool, restarts: int) -> bool:
+    """A group of student workers starts again if one of them was killed, or if all that the others raised may be
+    echoes of that; an error of its own code would come again."""
+    return (workers_killed > 0 or only_echoes) and restarts < MOST_RESTARTS

@@ -7,6 +7,7 @@ is a client, a `TeacherSource` that can be pickled into student workers.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from actors.data import SharedDataset, training_rows
+from actors.errors import TeacherLostError
 from actors.knowledge import Batch, Knowledge, KnowledgeRequest, TeacherRequest, pack, row_digests, unpack
 from actors.policies import Decision, Failure, after_failure, choose_replica
 from actors.specs import DataSpec, Resources, TeacherSpec
@@ -25,10 +27,6 @@ from actors.teacher import Teacher
 logger = logging.getLogger(__name__)
 
 CALLS_AT_ONCE = 2
-
-
-class TeacherLostError(RuntimeError):
-    """A teacher has no replica left, or its own code failed."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,9 @@ class TeacherActor:
     def version(self) -> str:
         return self._teacher.version
 
+    def pid(self) -> int:
+        return os.getpid()
+
     @torch.no_grad()
     def answer(self, ids: np.ndarray, views: np.ndarray, request: TeacherRequest) -> dict[str, Any]:
         inputs, _ = self._rows.build(ids, views)
@@ -61,20 +62,18 @@ class TeacherActor:
 
 
 class PoolController:
-    """Knows the members and why others were lost."""
+    """Knows the members and why others were lost; who is lost to one client is lost to all."""
 
     def __init__(self, members: Members) -> None:
         self._members = members
         self._causes: dict[str, list[str]] = {}
 
     def lost(self, teacher: str, replica: int, cause: str) -> tuple[Members, list[str]]:
-        if replica in self._members.replicas[teacher]:
+        if actor := self._members.replicas[teacher].get(replica):
+            ray.kill(actor)
             self._members = self._members.without(teacher, replica)
             self._causes.setdefault(teacher, []).append(f"replica {replica}: {cause}")
         return self._members, self._causes[teacher]
-
-    def members(self) -> Members:
-        return self._members
 
 
 class TeacherPool:
@@ -82,7 +81,7 @@ class TeacherPool:
 
     def __init__(self, controller: Any, members: Members, answer_timeout_s: float, turn: int = 0) -> None:
         self._controller = controller
-        self._members = members
+        self.members = members
         self._answer_timeout_s = answer_timeout_s
         self._turn = turn
         self._outstanding: dict[str, dict[int, int]] = {teacher: {} for teacher in members.replicas}
@@ -105,16 +104,16 @@ class TeacherPool:
         return cls(controller, members, answer_timeout_s)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TeacherPool, (self._controller, self._members, self._answer_timeout_s, self._turn)
+        return TeacherPool, (self._controller, self.members, self._answer_timeout_s, self._turn)
 
     def for_worker(self, rank: int) -> TeacherPool:
-        return TeacherPool(self._controller, self._members, self._answer_timeout_s, rank)
+        return TeacherPool(self._controller, self.members, self._answer_timeout_s, rank)
 
     def ask(self, batch: Batch, request: KnowledgeRequest) -> PoolAnswer:
         return PoolAnswer(self, [self.send(batch, one) for one in request])
 
     def send(self, batch: Batch, request: TeacherRequest) -> Sent:
-        group = self._members.replicas[request.teacher]
+        group = self.members.replicas[request.teacher]
         outstanding = self._outstanding[request.teacher]
         replica = choose_replica(list(group), outstanding, self._turn)
         self._turn += 1
@@ -144,8 +143,8 @@ class TeacherPool:
     def _sent_again(self, sent: Sent, failure: Failure, cause: str) -> Sent:
         teacher = sent.request.teacher
         reported = self._controller.lost.remote(teacher, sent.replica, cause)
-        self._members, causes = ray.get(reported)
-        left = len(self._members.replicas[teacher])
+        self.members, causes = ray.get(reported)
+        left = len(self.members.replicas[teacher])
         decision = after_failure(failure, left)
         logger.warning(
             "teacher %s replica %d %s, %d left: %s",
@@ -160,7 +159,7 @@ class TeacherPool:
         return self.send(sent.batch, sent.request)
 
     def stop(self) -> None:
-        for group in self._members.replicas.values():
+        for group in self.members.replicas.values():
             for actor in group.values():
                 ray.kill(actor)
         ray.kill(self._controller)

@@ -53,7 +53,7 @@ def score(dataset: SharedDataset, data: DataSpec, *predictions: Prediction) -> d
     test = dataset.open()
     _, labels = evaluation_rows(test, data).build(np.arange(len(test)), np.zeros(len(test), dtype=np.int32))
     combined = mean_prediction([torch.from_numpy(one.log_probabilities.copy()) for one in predictions])
-    known = torch.isfinite(combined.gather(1, labels[:, None])[:, 0])
+    known = combined.gather(1, labels[:, None])[:, 0] != -torch.inf
     scores = Scores(combined.shape[1], torch.device("cpu"))
     scores.add(combined[known], labels[known])
     return {
@@ -66,5 +66,5 @@ def score(dataset: SharedDataset, data: DataSpec, *predictions: Prediction) -> d
 def mean_prediction(log_probabilities: Sequence[Tensor]) -> Tensor:
     """The mean of probabilities over the models that know a class, scaled to add up to 1, as log-probabilities."""
     stacked = torch.stack(list(log_probabilities))
-    knowing = torch.isfinite(stacked).sum(dim=0)
+    knowing = (stacked != -torch.inf).sum(dim=0)
     return torch.log_softmax(torch.logsumexp(stacked, dim=0) - knowing.clamp(min=1).log(), dim=1)

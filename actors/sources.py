@@ -14,15 +14,12 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from actors.errors import KnowledgeError
 from actors.knowledge import Batch, Knowledge, KnowledgeRequest
 from actors.specs import TeacherSpec
 from actors.teacher import Teacher
 
 MOST_IDS_NAMED = 8
-
-
-class KnowledgeError(RuntimeError):
-    """What a teacher sent cannot be learned from."""
 
 
 class Answer(Protocol):
@@ -109,7 +106,7 @@ def _check(batch: Batch, knowledge: Knowledge) -> None:
             f"view {int(batch.views[0])}; data.views must depend on nothing but its dataset, id and generator"
         )
     for tap, tensor in knowledge.tensors.items():
-        finite = torch.isfinite(tensor.flatten(1)).all(dim=1).cpu().numpy()
+        finite = torch.isfinite(tensor).reshape(len(tensor), -1).all(dim=1).cpu().numpy()
         if not finite.all():
             raise KnowledgeError(
                 f"teacher {knowledge.teacher!r} sent NaN or infinite values, tap {tap!r}, "

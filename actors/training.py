@@ -25,6 +25,19 @@ WEIGHTS_FILE = "weights.safetensors"
 OUTCOME_FILE = "outcome.json"
 
 
+class RungError(Exception):
+    """What the code of a rung raised in a group of workers; a worker that was killed raises none."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+    @property
+    def may_be_echo(self) -> bool:
+        """Whether this may only say that another worker of the group is gone: torch says so by bare RuntimeErrors."""
+        return type(self.cause) is RuntimeError or isinstance(self.cause, torch.distributed.DistError)
+
+
 @dataclass(frozen=True)
 class TrainJob:
     """One rung to train. `pool` None: its teachers, if any, live in the student's own process."""
@@ -43,7 +56,10 @@ def train_loop(config: dict[str, TrainJob]) -> None:
 
     context = ray.train.get_context()
     worker = Worker(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
-    train(config["job"], worker)
+    try:
+        train(config["job"], worker)
+    except Exception as error:
+        raise RungError(error) from error
 
 
 def train_task(job: TrainJob) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
+PARALLEL_PREFIX = "module."
 MOST_NAMED = 4
 
 
 def read_weights(path: str, where: str) -> dict[str, Tensor]:
     """A state dict from a safetensors file or from a torch checkpoint that holds tensors and plain values alone.
 
-    A checkpoint may wrap its state dict under `state_dict`, `model_state_dict` or `model`, and prefix names by
+    A checkpoint may wrap its state dict under `state_dict`, `model_state_dict` or `model`, and prefix all names by
     `module.`.
 
     Raises:
@@ -82,7 +82,7 @@ def _read_safetensors(path: str, where: str) -> dict[str, Tensor]:
 def _read_torch(path: str, where: str) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # a torn file or a text raises almost anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f"{where}: {path!r} is refused, nothing of it was run: expected tensors and plain values alone "
@@ -96,4 +96,7 @@ def _unwrap(loaded: Any, path: str, where: str) -> dict[str, Tensor]:
             loaded = loaded[key]
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise ValueError(f"{where}: expected a state dict (name -> tensor) in {path!r}; save model.state_dict()")
-    return {str(name).removeprefix("module."): tensor for name, tensor in loaded.items()}
+    named = {str(name): tensor for name, tensor in loaded.items()}
+    if not all(name.startswith(PARALLEL_PREFIX) for name in named):
+        return named
+    return {name.removeprefix(PARALLEL_PREFIX): tensor for name, tensor in named.items()}

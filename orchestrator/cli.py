@@ -12,6 +12,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
+from actors.errors import KnowledgeError, TeacherLostError
+
 app = typer.Typer(
     name="collegium",
     help="Distil several trained teachers into one small student, on Ray.",
@@ -20,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 errors = Console(stderr=True)
+WIDTH_OF_FILES = 140
 
 Overrides = Annotated[
     list[str] | None,
@@ -39,14 +42,14 @@ def run(
     if (config is None) == (resume is None):
         _refuse("run: expected either CONFIG or --resume RUN")
     from orchestrator.experiment import Experiment
+    from orchestrator.live import LiveView
     from orchestrator.printing import print_plan, print_result
 
     experiment = Experiment.of_run(resume) if resume else Experiment.from_yaml(str(config), overrides or [])
-    console = Console()
+    console = terminal()
     print_plan(experiment.check(), console)
-    result = experiment.run(resume=resume, address=address)
+    result = experiment.run(resume=resume, address=address, view=LiveView(console))
     print_result(result, console)
-    console.print(f"\nresult   {result.result_file}\nstudent  {result.student_file}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -65,10 +68,23 @@ def check(
     if config is None:
         _refuse("check: expected CONFIG, or --schema")
     from orchestrator.experiment import Experiment
-    from orchestrator.printing import print_plan
+    from orchestrator.printing import print_cluster, print_plan
 
     plan = Experiment.from_yaml(str(config), overrides or []).check()
-    print_plan(plan, Console())
+    print_plan(plan, terminal())
+    if address is not None:
+        from orchestrator.cluster import connected, imports_there
+
+        with connected(address, {}) as resources:
+            print_cluster(resources, terminal())
+            plan.refuse_if_larger(resources)
+            imports_there(plan.elsewhere)
+
+
+def terminal() -> Console:
+    """Wide where the output goes to a file: tables are not folded there."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH_OF_FILES)
 
 
 def main() -> None:
@@ -81,9 +97,9 @@ def main() -> None:
     except typer.Exit as ended:
         sys.exit(ended.exit_code)
     except KeyboardInterrupt:
-        errors.print("interrupted; go on with: collegium run --resume RUN")
+        errors.print("interrupted")
         sys.exit(130)
-    except ValueError as error:
+    except (ValueError, KnowledgeError, TeacherLostError) as error:
         _refuse(str(error))
 
 

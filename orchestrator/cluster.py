@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import ceil
 
 import ray
+
+from actors.specs import ImportSpec
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -53,3 +55,23 @@ def cluster_resources() -> dict[str, float]:
     """What the whole cluster has, by resource, without Ray's own bookkeeping."""
     own = ("node:", "memory", "object_store_memory", "accelerator_type:")
     return {name: amount for name, amount in ray.cluster_resources().items() if not name.startswith(own)}
+
+
+def imports_there(targets: Sequence[str]) -> None:
+    """Imports `key: module:attribute` lines in a process of the cluster; raises ValueError for those that fail there
+    too.
+    """
+    problems = ray.get(ray.remote(_import_problems).remote(targets))
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
+def _import_problems(targets: Sequence[str]) -> list[str]:
+    problems = []
+    for line in targets:
+        where, _, target = line.partition(": ")
+        try:
+            ImportSpec(target).resolve()
+        except Exception as error:
+            problems.append(f"{where}: {target} cannot be imported on the cluster: {type(error).__name__}: {error}")
+    return problems

@@ -102,7 +102,11 @@ class Experiment:
             plan.refuse_if_larger(resources)
             folder.write(CONFIG_FILE, self.config.to_yaml().encode())
             view.say(f"run {folder}")
-            return self._run_on_cluster(folder, view, started)
+            try:
+                return self._run_on_cluster(folder, view, started)
+            except BaseException:
+                view.say(f"ended early; go on with: collegium run --resume {folder}")
+                raise
 
     def _run_on_cluster(self, folder: Folder, view: LiveView, started: float) -> ExperimentResult:
         data = self.config.data.spec()

@@ -77,7 +77,7 @@ def ladder(config: ExperimentConfig) -> tuple[Rung, ...]:
     trained = [_teacher(name, section) for name, section in config.teachers.items() if section.train]
     assistants = [_taught(config, name, section) for name, section in config.assistants.items()]
     student = _taught(config, "student", config.student)
-    alone = [_alone(student)] if config.student.alone else []
+    alone = [_alone(student, config.data.slices)] if config.student.alone else []
     return (*trained, *alone, *assistants, student)
 
 
@@ -88,29 +88,38 @@ def teachers(config: ExperimentConfig) -> dict[str, TeacherSpec]:
 
 
 def alone_losses(losses: tuple[LossSpec, ...]) -> tuple[LossSpec, ...]:
-    """What a student learns from without teachers: its losses on labels, their weights scaled to add up to 1."""
+    """What a student learns from without teachers: its losses on labels, at their final weights, which are scaled to
+    add up to 1: a ramp that begins at 0 would leave nothing to learn from."""
     on_labels = [loss for loss in losses if loss.on == "labels"]
     total = sum(loss.weight.end for loss in on_labels)
     if not total:
         return (LossSpec("hard", ImportSpec("actors.losses:cross_entropy_loss"), on="labels"),)
-    return tuple(replace(loss, weight=_scaled(loss.weight, 1 / total)) for loss in on_labels)
+    shares = [loss.weight.end / total for loss in on_labels]
+    return tuple(
+        replace(loss, weight=WeightSpec(share, share)) for loss, share in zip(on_labels, shares, strict=True) if share
+    )
 
 
-def _scaled(weight: WeightSpec, factor: float) -> WeightSpec:
-    return WeightSpec(weight.start * factor, weight.end * factor, weight.epochs)
-
-
-def _alone(student: Rung) -> Rung:
-    model = replace(student.model, taps={})
+def _alone(student: Rung, slices: Mapping[str, int]) -> Rung:
     return replace(
         student,
         name="alone",
         role="alone",
-        model=model,
+        model=replace(student.model, taps={}),
+        recipe=replace(student.recipe, epochs=_epochs_alone(student, slices)),
         losses=alone_losses(student.losses),
         unlabelled=None,
         window=0,
     )
+
+
+def _epochs_alone(student: Rung, slices: Mapping[str, int]) -> int:
+    """As many steps as the student has, where its labelled part alone makes a shorter epoch."""
+    if student.unlabelled is None:
+        return student.recipe.epochs
+    batch_size = student.recipe.batch_size
+    steps = student.recipe.epochs * ((slices[student.labelled] + slices[student.unlabelled]) // batch_size)
+    return max(1, round(steps / max(1, slices[student.labelled] // batch_size)))
 
 
 def _taught(config: ExperimentConfig, name: str, section: StudentConfig | AssistantConfig) -> Rung:

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Mapping
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayTaskError
 
 from actors.policies import MOST_RESTARTS, may_restart
-from actors.training import TrainJob, train_loop, train_task
+from actors.training import RungError, TrainJob, train_loop, train_task
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +45,10 @@ def _train_in_group(job: TrainJob) -> None:
             _trainer(job).fit()
             return
         except WorkerGroupError as error:
-            causes = [cause for cause in error.worker_failures.values() if not _is_death(cause)]
-            if not may_restart(len(error.worker_failures) - len(causes), restarts):
-                raise (causes or [error])[0] from error
+            causes = [cause for cause in error.worker_failures.values() if isinstance(cause, RungError)]
+            killed = len(error.worker_failures) - len(causes)
+            if not may_restart(killed, all(cause.may_be_echo for cause in causes), restarts):
+                raise (causes[0].cause if causes else error) from error
             restarts += 1
             logger.warning("%s: a worker died, restart %d from the last checkpoint", job.spec.name, restarts)
 
@@ -74,7 +75,3 @@ def _trainer(job: TrainJob):  # noqa: ANN202 - TorchTrainer, imported late: it t
             name="ray-train", storage_path=job.folder.path, failure_config=FailureConfig(max_failures=0)
         ),
     )
-
-
-def _is_death(error: BaseException) -> bool:
-    return isinstance(error, RayActorError) or isinstance(error.__cause__, RayActorError)

@@ -34,7 +34,7 @@ class LiveView:
         self._live.stop()
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, soft_wrap=True)
 
     def update(self, progress: Progress) -> None:
         self._rungs[progress.rung] = progress
@@ -79,7 +79,7 @@ def plain_line(progress: Progress) -> str:
 
 
 def terms_text(progress: Progress) -> str:
-    return "  ".join(f"{name} {value:.3f}" for name, value in progress.terms.items())
+    return "  ".join(f"{name} {value:.3g}" for name, value in progress.terms.items())
 
 
 def duration(seconds: float) -> str:

@@ -11,7 +11,7 @@ from orchestrator.plan import Plan, PlannedRung
 from orchestrator.result import ExperimentResult
 
 
-def print_plan(plan: Plan, console: Console, cluster: Mapping[str, float] | None = None) -> None:
+def print_plan(plan: Plan, console: Console) -> None:
     table = Table(title=f"{plan.name}: the plan", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("rung", "trained", "parameters", "workers", "taught by", "each step sends", "takes"):
         table.add_column(heading, overflow="fold")
@@ -20,8 +20,10 @@ def print_plan(plan: Plan, console: Console, cluster: Mapping[str, float] | None
     console.print(table)
     for target in plan.elsewhere:
         console.print(f"checked on the cluster: {target}", highlight=False)
-    if cluster is not None:
-        console.print(f"the cluster has {amounts_text(cluster)}", highlight=False)
+
+
+def print_cluster(resources: Mapping[str, float], console: Console) -> None:
+    console.print(f"the cluster has {amounts_text(resources)}", highlight=False)
 
 
 def print_result(result: ExperimentResult, console: Console) -> None:
@@ -39,6 +41,7 @@ def print_result(result: ExperimentResult, console: Console) -> None:
         style = "bold" if model.role == "student" else ""
         table.add_row(name, f"{model.accuracy:.2%}", f"{model.cross_entropy:.4f}", f"{model.parameters:,}", style=style)
     console.print(table)
+    console.print(f"\nresult   {result.result_file}\nstudent  {result.student_file}", highlight=False, soft_wrap=True)
 
 
 def bytes_text(count: float) -> str:

@@ -1,5 +1,8 @@
 """Students and teachers for the cluster tests, built by import path in the workers."""
 
+import os
+
+import numpy as np
 from torch import nn
 
 
@@ -13,3 +16,9 @@ def restless(*, num_classes: int = 10, width: int = 8) -> nn.Module:
         nn.Dropout(0.3),
         nn.Linear(width * 64, num_classes),
     )
+
+
+def impure_view(dataset, sample_id, generator):
+    """A view that depends on the process it runs in: what a digest is there to catch."""
+    image, label = dataset[sample_id]
+    return np.full_like(image[None], os.getpid() % 251), label

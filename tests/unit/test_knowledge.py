@@ -1,0 +1,107 @@
+"""What travels: digests of pixels, and knowledge as one flat dict of arrays."""
+
+import hashlib
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from actors.knowledge import Knowledge, Position, TeacherRequest, pack, row_digests, unpack
+from tests.unit.digits_setup import batches, images
+
+HARD_FLOATS = [0.0, -0.0, 1e-45, -1e-40, math.inf, -math.inf, 3.4e38, 1 / 3, 1 + 2**-23]
+
+
+def bits(tensor):
+    return tensor.contiguous().numpy().tobytes()
+
+
+def test_a_digest_is_blake2b_of_a_rows_bytes_in_the_order_of_the_inputs_names():
+    left, right = images(3), images(3, seed=1).float()
+    found = row_digests({"right": right, "left": left})
+    by_hand = hashlib.blake2b(bits(left[1]) + bits(right[1]), digest_size=8).digest()
+    assert found.dtype == np.uint64 and found.shape == (3,) and found[1].tobytes() == by_hand
+
+
+def test_any_changed_pixel_changes_the_digest_of_its_row_alone():
+    pixels = images(4)
+    before = row_digests({"image": pixels})
+    for position in range(64):
+        changed = pixels.clone()
+        changed[2, 0, position // 8, position % 8] ^= 1
+        after = row_digests({"image": changed})
+        assert (after != before).tolist() == [False, False, True, False]
+
+
+def test_a_digest_depends_on_neither_neighbours_nor_memory_order():
+    pixels = images(5).expand(-1, 3, -1, -1)
+    whole = row_digests({"image": pixels})
+    assert whole[3] == row_digests({"image": pixels[3:4]})[0]
+    assert np.array_equal(whole, row_digests({"image": pixels.contiguous(memory_format=torch.channels_last)}))
+    assert np.array_equal(row_digests({"image": pixels[[4, 0]]}), whole[[4, 0]])
+
+
+def test_a_row_may_be_a_single_number():
+    found = row_digests({"length": torch.tensor([1.0, 2.0, 1.0])})
+    assert found[0] == found[2] != found[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64, torch.int64])
+def test_knowledge_comes_back_bit_for_bit(dtype):
+    feature = torch.tensor(HARD_FLOATS).nan_to_num(7, 9, -9).to(dtype).reshape(3, 1, 3)
+    sent = Knowledge(
+        "wide", torch.tensor([HARD_FLOATS] * 2), {"late": feature, "early": feature[:, 0, 1:]}, version="v"
+    )
+    packed = pack(sent)
+    got = unpack(pickle.loads(pickle.dumps(packed)))
+    assert (got.teacher, got.version, got.digests) == ("wide", "v", None)
+    assert got.logits is not None and bits(got.logits) == bits(torch.tensor([HARD_FLOATS] * 2))
+    assert list(got.features) == ["late", "early"] and got.features["late"].dtype == dtype
+    assert all(bits(got.features[tap]) == bits(sent.features[tap]) for tap in sent.features)
+    assert got.num_bytes == sent.num_bytes
+
+
+def test_nan_keeps_its_bits():
+    strange = torch.tensor([0x7FC00001, 0x7F800001], dtype=torch.int32).view(torch.float32)
+    got = unpack(pack(Knowledge("wide", strange[None]))).logits
+    assert got is not None and bits(got) == bits(strange)
+
+
+def test_packed_knowledge_is_flat_and_holds_no_tensor():
+    digests = np.array([1, 2], dtype=np.uint64)
+    packed = pack(Knowledge("wide", None, {"tensor:odd": torch.ones(2, 3)}, digests, "v"))
+    assert {type(value) for value in packed.values()} <= {str, np.ndarray}
+    got = unpack(packed)
+    assert got.logits is None and list(got.features) == ["tensor:odd"] and got.digests is digests
+
+
+def test_unpacking_copies_nothing_even_from_read_only_memory():
+    packed = pack(Knowledge("wide", torch.ones(2, 3)))
+    packed["tensor:logits"].flags.writeable = False
+    got = unpack(packed)
+    assert got.logits is not None and got.logits.data_ptr() == packed["tensor:logits"].ctypes.data
+
+
+def test_bytes_are_those_of_the_tensors():
+    known = Knowledge("wide", torch.zeros(5, 10), {"map": torch.zeros(5, 2, 4, 4)}, np.zeros(5, dtype=np.uint64))
+    assert known.num_bytes == 4 * (5 * 10 + 5 * 2 * 4 * 4)
+    assert list(known.tensors) == ["logits", "map"]
+    assert Knowledge("wide", None, {"map": torch.zeros(1)}).num_bytes == 4
+
+
+def test_a_move_to_a_device_keeps_everything():
+    digests = np.array([4], dtype=np.uint64)
+    moved = Knowledge("wide", torch.ones(1, 2), {"map": torch.ones(1)}, digests, "v").to(torch.device("cpu"))
+    assert (moved.teacher, moved.version, moved.digests) == ("wide", "v", digests) and list(moved.features) == ["map"]
+
+
+def test_requests_and_positions_are_values():
+    assert TeacherRequest("wide") == TeacherRequest("wide", True, ()) != TeacherRequest("wide", True, ("pool",))
+    assert Position() == Position(0, 0) and len({Position(1, 2), Position(1, 2)}) == 1
+
+
+def test_a_batch_computes_its_digests_once():
+    (batch,) = batches(1)
+    assert batch.digests is batch.digests and np.array_equal(batch.digests, row_digests(batch.inputs))
