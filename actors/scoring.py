@@ -23,7 +23,8 @@ class Scores:
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
         self._accuracy = MulticlassAccuracy(num_classes, average="micro").to(device)
-        self._cross_entropy = MeanMetric().to(device)
+        # Else torchmetrics leaves NaN out of the mean.
+        self._cross_entropy = MeanMetric(nan_strategy="disable").to(device)
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
         self._accuracy.update(logits, labels)

@@ -150,7 +150,8 @@ class StudentTrainer:
         self.state.finish_epoch({"epoch": epoch, "terms": terms, **metrics, "seconds": self._stopwatch.total})
         with self._stopwatch("checkpoint"):
             self._save()
-        self._report(self._progress(epoch, terms, metrics["accuracy"], self._sampler.steps_per_epoch))
+        if self.worker.rank == 0:
+            self._report(self._progress(epoch, terms, metrics["accuracy"], self._sampler.steps_per_epoch))
 
     def _first_epochs(self, epoch: int) -> set[str]:
         criterion = self._distillation.criterion

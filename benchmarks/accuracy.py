@@ -30,13 +30,15 @@ def settings(teachers: tuple[str, ...]) -> dict[str, list[str]]:
     return {**singles, **together}
 
 
-def measure(recipe: str, seeds: int) -> dict[str, dict[str, float]]:
+def measure(recipe: str, seeds: int, rows: str) -> dict[str, dict[str, float]]:
     """Test accuracy by row and seed, and the teachers' own."""
     file = OUT / f"{Path(recipe).stem}.json"
     found: dict[str, dict[str, float]] = json.loads(file.read_text()) if file.is_file() else {}
     base = Experiment.from_yaml(recipe)
     for seed in map(str, range(seeds)):
         for row, overrides in settings(tuple(base.config.teachers)).items():
+            if rows not in row:
+                continue
             needs_alone = seed not in found.get("alone", {})
             if seed in found.get(row, {}) and not needs_alone:
                 continue
@@ -68,9 +70,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", default="orchestrator/recipes/fashion_accuracy.yaml")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rows", default="", help="only rows whose name has this in it")
     arguments = parser.parse_args()
     with connected(None, NUM_CPUS):
-        found = measure(arguments.recipe, arguments.seeds)
+        found = measure(arguments.recipe, arguments.seeds, arguments.rows)
     print_table(found, Path(arguments.recipe).stem)
 
 

@@ -1,6 +1,7 @@
 """A teacher: frozen, and a row's answer never depends on its neighbours."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
@@ -81,7 +82,7 @@ def test_a_chunk_may_have_any_size(tmp_path, chunk):
 
 @pytest.mark.parametrize("net", ["small_resnet", "tiny_cnn"])
 def test_a_rows_answer_does_not_depend_on_how_its_neighbours_lie_in_memory(tmp_path, net):
-    spec = model(f"actors.models:{net}", channels=3, width=8)
+    spec = model(f"actors.models:{net}", channels=3, width=8, input=InputSpec(channels=3))
     teacher = Teacher(save_teacher(tmp_path, spec=spec))
     rows = Rows(digits(), ImportSpec("tests.unit.test_teacher:selective"), 0)
 
@@ -137,15 +138,16 @@ def test_logits_come_in_the_order_of_the_datas_classes(tmp_path):
 def test_weights_that_do_not_fit_name_the_teachers_checkpoint(tmp_path):
     spec = save_teacher(tmp_path, spec=model(width=8))
     misfit = save_teacher(tmp_path, "other", spec=model(width=9))
-    with pytest.raises(ValueError, match=r"^teachers\.wide\.checkpoint: the weights do not fit .*\(9, 64\) in the file"):
-        Teacher(type(spec)(spec.name, spec.model, misfit.weights))
+    with pytest.raises(
+        ValueError, match=r"^teachers\.wide\.checkpoint: the weights do not fit .*\(9, 64\) in the file"
+    ):
+        Teacher(replace(spec, weights=misfit.weights))
 
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_number_of_threads_is_the_specs_within_and_restored_after(tmp_path, fails):
     spec = save_teacher(tmp_path, spec=model("tests.unit.test_teacher:Thrifty"), resources=Resources(num_cpus=2))
-    teacher = Teacher(spec)
-    teacher._model.model.fails = fails
+    teacher = Teacher(replace(spec, model=model("tests.unit.test_teacher:Thrifty", fails=fails)))
     THREADS_SEEN.clear()
     before = torch.get_num_threads()
     try:

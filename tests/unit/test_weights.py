@@ -10,6 +10,8 @@ from torch import nn
 
 from actors.weights import fit_weights, read_weights, weight_hash, weights_as_bytes
 
+pytestmark = pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+
 
 def net(width: int = 3) -> nn.Module:
     return nn.Sequential(nn.Linear(4, width), nn.BatchNorm1d(width))
@@ -78,7 +80,9 @@ def test_a_part_that_is_called_module_keeps_its_name(tmp_path):
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
 def test_a_missing_file_is_refused(tmp_path, name):
     path = str(tmp_path / name)
-    with pytest.raises(ValueError, match=rf"^teachers\.a\.checkpoint: expected a file of weights, found none at '{path}"):
+    with pytest.raises(
+        ValueError, match=rf"^teachers\.a\.checkpoint: expected a file of weights, found none at '{path}"
+    ):
         read_weights(path, "teachers.a.checkpoint")
     with pytest.raises(ValueError, match="expected a file of weights"):
         read_weights(str(tmp_path), "a folder is none")
@@ -133,7 +137,9 @@ def test_nothing_of_a_pickle_is_run(tmp_path, how, name):
 
 def test_the_refusal_of_a_pickle_says_the_way_out(tmp_path):
     torch.save(net(), tmp_path / "whole.pt")
-    with pytest.raises(ValueError, match=r"is refused, nothing of it was run: .* save model\.state_dict\(\) as safetens"):
+    with pytest.raises(
+        ValueError, match=r"is refused, nothing of it was run: .* save model\.state_dict\(\) as safetens"
+    ):
         read_weights(str(tmp_path / "whole.pt"), "here")
 
 

@@ -1,0 +1,253 @@
+"""The weighted sum of losses: what it asks for, whom it masks, what it trains."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from actors.criterion import Criterion, Distillation, Outputs, Targets
+from actors.features import TappedModel
+from actors.knowledge import Knowledge, TeacherRequest
+from actors.specs import ImportSpec, LossSpec, TapPair, TeacherSpec, WeightSpec
+from tests.methods.golden import golden_input, golden_value
+from tests.unit.digits_setup import HARD, model
+
+MSE = ImportSpec("torch.nn.functional:mse_loss")
+KD = ImportSpec("actors.losses:kd_loss", {"temperature": 4.0})
+
+
+def teacher(name, classes=10, class_map=None, **shapes) -> TeacherSpec:
+    return TeacherSpec(name, model(), "", {"logits": (classes,), **shapes}, class_map)
+
+
+def loss(name="soft", target=KD, on="logits", teachers=("a",), weight=1.0, **more) -> LossSpec:
+    spec = weight if isinstance(weight, WeightSpec) else WeightSpec(weight, weight)
+    return LossSpec(name, target, on, spec, teachers, **more)
+
+
+def criterion(*losses, teachers=(), **student) -> Criterion:
+    return Criterion(losses, {"logits": (10,), **student}, teachers)
+
+
+def targets(labels, **logits) -> Targets:
+    labels = torch.as_tensor(labels)
+    return Targets(labels, torch.arange(len(labels)), {n: Knowledge(n, z) for n, z in logits.items()})
+
+
+def at_labels(student, teacher, *, labels, reduction):
+    """The gap at each row's own class. Plain enough to compute by hand."""
+    assert reduction == "none"
+    rows = torch.arange(len(labels))
+    return student[rows, labels] - teacher[rows, labels]
+
+
+def at_ids(student, teacher, *, ids):
+    return (ids * (student - teacher).sum(dim=1)).sum()
+
+
+def gram_gap(student, teacher):
+    """Relates the rows of a batch, so it has no reduction."""
+    return (student @ student.T - teacher @ teacher.T).square().mean()
+
+
+def only_teachers(targets, loss, *, shares, temperature, bonus):
+    """A rule of the user's: the last teacher's loss, and more."""
+    return loss(len(targets) - 1, targets[-1]) + bonus + temperature
+
+
+HERE = "tests.unit.test_criterion"
+
+
+def test_one_request_per_teacher_holds_all_that_its_losses_need():
+    taps = {"student": (16,), "middle": (8,), "late": (4,)}
+    hint = ImportSpec("actors.losses:hint_loss")
+    terms = criterion(
+        HARD,
+        loss("soft", teachers=("a", "b")),
+        loss("early", hint, TapPair("student", "middle"), ("a",)),
+        loss("again", MSE, TapPair("student", "middle"), ("a",)),
+        loss("late", hint, TapPair("student", "late"), ("a", "c")),
+        teachers=[teacher("c", **taps), teacher("a", **taps), teacher("b")],
+        **taps,
+    )
+    assert terms.request(0) == (
+        TeacherRequest("a", True, ("middle", "late")),
+        TeacherRequest("b", True, ()),
+        TeacherRequest("c", False, ("late",)),
+    )
+    assert terms.student_taps(["hard", "early", "late"]) == ("student",) and terms.student_taps(["soft"]) == ()
+
+
+def test_a_weight_of_zero_asks_for_nothing_and_does_not_count():
+    falling = loss("falling", weight=WeightSpec(1, 0, 2))
+    rising = loss("rising", MSE, TapPair("tap", "tap"), ("b",), weight=WeightSpec(0, 1, 2))
+    terms = criterion(HARD, falling, rising, teachers=[teacher("a"), teacher("b", tap=(3,))], tap=(3,))
+    assert [list(terms.active(epoch)) for epoch in range(3)] == [
+        ["hard", "falling"],
+        ["hard", "falling", "rising"],
+        ["hard", "rising"],
+    ]
+    assert [[one.teacher for one in terms.request(epoch)] for epoch in range(4)] == [["a"], ["a", "b"], ["b"], ["b"]]
+    assert criterion(HARD).request(0) == ()
+    _, values = terms(Outputs(torch.zeros(2, 10)), targets([1, 2], a=torch.zeros(2, 10)), 0)
+    assert list(values) == ["hard", "falling"]
+
+
+def test_a_ramp_goes_in_a_straight_line_and_stays():
+    ramp = WeightSpec(1, 3, 4)
+    assert [ramp.at(epoch) for epoch in (0, 1, 2, 3, 4, 50)] == [1, 1.5, 2, 2.5, 3, 3]
+    assert WeightSpec(0.7, 0.7).at(0) == 0.7
+
+
+def test_the_total_is_weighted_and_each_term_is_reported_bare():
+    student, known = torch.zeros(2, 10, requires_grad=True), torch.ones(2, 10)
+    terms = criterion(
+        loss("hard", ImportSpec("torch.nn.functional:cross_entropy"), "labels", (), 0.5),
+        loss("soft", MSE, weight=WeightSpec(0, 4, 2)),
+        teachers=[teacher("a")],
+    )
+    total, values = terms(Outputs(student), targets([3, 4], a=known), 1)
+    assert values["hard"].item() == pytest.approx(math.log(10)) and values["soft"].item() == 1
+    assert total.item() == pytest.approx(0.5 * math.log(10) + 2 * 1)
+    assert total.requires_grad and not values["soft"].requires_grad
+
+
+@pytest.mark.parametrize("rule", ["losses", "logits", "probabilities"])
+def test_golden_values_of_several_teachers(rule):
+    soft = loss(teachers=("a", "b"), ensemble=ImportSpec(f"actors.ensemble:mean_{rule}"))
+    terms = criterion(soft, teachers=[teacher("b", 6), teacher("a", 6)])
+    known = targets([0] * 4, a=golden_input("t"), b=golden_input("t2"))
+    total, _ = terms(Outputs(golden_input("s")), known, 0)
+    assert total.item() == pytest.approx(golden_value(f"multi-teacher: mean of {rule}", "kd T=4", "s,[t,t2]"), abs=1e-9)
+
+
+def test_shares_of_the_teachers_come_from_the_config():
+    weighted = ImportSpec("actors.ensemble:mean_losses", {"weights": {"b": 3}})
+    terms = criterion(loss(target=MSE, teachers=("a", "b"), ensemble=weighted), teachers=[teacher("a"), teacher("b")])
+    total, _ = terms(Outputs(torch.zeros(2, 10)), targets([0, 0], a=torch.ones(2, 10), b=torch.full((2, 10), 2.0)), 0)
+    assert total.item() == pytest.approx(0.25 * 1 + 0.75 * 4)
+
+
+def test_a_rule_of_the_users_gets_its_kwargs_and_the_losses_temperature():
+    rule = ImportSpec(f"{HERE}:only_teachers", {"bonus": 100, "weights": {"a": 2}})
+    terms = criterion(loss(target=MSE, teachers=("a", "b"), ensemble=rule), teachers=[teacher("a"), teacher("b")])
+    known = targets([0, 0], a=torch.ones(2, 10), b=torch.full((2, 10), 2.0))
+    assert terms(Outputs(torch.zeros(2, 10)), known, 0)[0].item() == 100 + 4 + 1
+    terms = criterion(loss(teachers=("a", "b"), ensemble=rule), teachers=[teacher("a"), teacher("b")])
+    assert terms(Outputs(torch.full((2, 10), 2.0)), known, 0)[0].item() == pytest.approx(104), "kd's T is 4"
+
+
+@pytest.mark.parametrize("target", ["actors.losses:cross_entropy_loss", "torch.nn.functional:cross_entropy"])
+def test_unlabelled_rows_contribute_nothing_to_a_loss_on_labels(target):
+    logits = torch.randn(4, 10, requires_grad=True)
+    terms = criterion(loss("hard", ImportSpec(target), "labels", ()))
+    total, _ = terms(Outputs(logits), targets([7, -1, 2, -1]), 0)
+    assert total.item() == pytest.approx(F.cross_entropy(logits[[0, 2]], torch.tensor([7, 2])).item())
+    total.backward()
+    assert (logits.grad.abs().sum(dim=1) > 0).tolist() == [True, False, True, False]
+
+
+def test_a_batch_without_labels_gives_0_and_a_gradient_of_0():
+    logits = torch.randn(3, 10, requires_grad=True)
+    total, values = criterion(HARD)(Outputs(logits), targets([-1, -1, -1]), 0)
+    total.backward()
+    assert total.item() == values["hard"].item() == 0 and torch.equal(logits.grad, torch.zeros(3, 10))
+
+
+def test_unlabelled_rows_do_learn_from_a_teacher():
+    logits, known = torch.zeros(3, 10, requires_grad=True), torch.ones(3, 10)
+    total, _ = criterion(loss(target=MSE), teachers=[teacher("a")])(Outputs(logits), targets([-1, 0, -1], a=known), 0)
+    total.backward()
+    assert total.item() == 1 and bool((logits.grad != 0).all())
+
+
+def test_a_teacher_of_some_classes_is_compared_on_those_alone():
+    # Output 0 of the teacher is class 5, output 1 class 0; it sends them in the data's order: 0, 5.
+    student = torch.arange(10.0).expand(2, 10).clone().requires_grad_()
+    known = torch.tensor([[0.0, 3.0], [0.0, 7.0]])
+    terms = criterion(loss(target=MSE), teachers=[teacher("a", 2, (5, 0))])
+    total, _ = terms(Outputs(student), targets([0, 1], a=known), 0)
+    assert total.item() == pytest.approx((0 + 2**2 + 0 + 2**2) / 4)
+    total.backward()
+    assert (student.grad != 0).any(dim=0).tolist() == [column == 5 for column in range(10)]
+
+
+def test_labels_that_a_teacher_does_not_know_are_masked_and_the_others_renumbered():
+    student = torch.zeros(4, 10)
+    student[:, 5], student[:, 8] = 50.0, 80.0
+    known = torch.tensor([[1.0, 2.0, 3.0]] * 4)  # of the classes 0, 5 and 8
+    terms = criterion(loss(target=ImportSpec(f"{HERE}:at_labels")), teachers=[teacher("a", 3, (8, 5, 0))])
+    total, _ = terms(Outputs(student), targets([5, 1, 8, -1], a=known), 0)
+    assert total.item() == pytest.approx(((50 - 2) + (80 - 3)) / 2)
+
+
+def test_what_a_loss_needs_is_bound_by_name():
+    terms = criterion(loss(target=ImportSpec(f"{HERE}:at_ids")), teachers=[teacher("a")])
+    total, _ = terms(Outputs(torch.ones(3, 10)), targets([0, 0, 0], a=torch.zeros(3, 10)), 0)
+    assert total.item() == (0 + 1 + 2) * 10
+
+
+def test_a_loss_that_relates_rows_is_called_on_the_whole_batch():
+    student = torch.eye(2).repeat(1, 5)
+    terms = criterion(loss(target=ImportSpec(f"{HERE}:gram_gap")), teachers=[teacher("a")])
+    total, _ = terms(Outputs(student), targets([0, -1], a=torch.zeros(2, 10)), 0)
+    assert total.item() == (25 + 0 + 0 + 25) / 4
+
+
+def test_a_loss_written_in_c_is_called_with_both_tensors():
+    terms = criterion(loss(target=ImportSpec("torch:dist", {"p": 1})), teachers=[teacher("a")])
+    total, _ = terms(Outputs(torch.ones(2, 10)), targets([0, 0], a=torch.zeros(2, 10)), 0)
+    assert total.item() == 20
+
+
+def test_a_users_loss_on_taps_of_one_shape_needs_no_connector():
+    terms = criterion(loss("hint", MSE, TapPair("s", "t")), teachers=[teacher("a", t=(3,))], s=(3,))
+    known = Targets(torch.tensor([0, 0]), torch.arange(2), {"a": Knowledge("a", None, {"t": torch.ones(2, 3)})})
+    features = torch.tensor([[1.0, 2.0, 3.0], [1.0, 1.0, 1.0]])
+    total, _ = terms(Outputs(torch.zeros(2, 10), {"s": features}), known, 0)
+    assert total.item() == pytest.approx((0 + 1 + 4 + 0) / 6) and list(terms.parameters()) == []
+
+
+def test_each_teacher_has_its_own_connector_and_all_are_trained():
+    pair = loss("hint", MSE, TapPair("s", "t"), ("a", "b"))
+    terms = criterion(pair, teachers=[teacher("a", t=(3,)), teacher("b", t=(4,))], s=(5,))
+    assert [tuple(p.shape) for p in terms.parameters()] == [(3, 5), (3,), (4, 5), (4,)]
+    known = {n: Knowledge(n, None, {"t": torch.ones(2, size)}) for n, size in (("a", 3), ("b", 4))}
+    outputs = Outputs(torch.zeros(2, 10), {"s": torch.randn(2, 5)})
+    before = [p.clone() for p in terms.parameters()]
+    optimizer = torch.optim.SGD(terms.parameters(), lr=0.1)
+    terms(outputs, Targets(torch.zeros(2, dtype=torch.int64), torch.arange(2), known), 0)[0].backward()
+    optimizer.step()
+    assert all(bool((p != old).any()) for p, old in zip(terms.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("name", ["half", "train", "type", "items", "float", "forward", "with space"])
+def test_losses_and_teachers_may_have_any_name(name):
+    terms = criterion(loss(name, MSE, teachers=(name,)), teachers=[teacher(name)])
+    total, values = terms(Outputs(torch.ones(2, 10)), targets([0, 0], **{name: torch.zeros(2, 10)}), 0)
+    assert total.item() == 1 and list(values) == [name]
+    assert terms.request(0) == (TeacherRequest(name),)
+
+
+def test_a_student_runs_its_taps_only_where_a_loss_of_the_epoch_looks():
+    late = loss("hint", MSE, TapPair("s", "t"), weight=WeightSpec(0, 1, 1))
+    terms = criterion(HARD, late, teachers=[teacher("a", t=(12,))], s=(12,))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.Linear(12, 10))
+    student = Distillation(TappedModel(net, {"s": "1"}), terms)
+    pixels = torch.rand(2, 1, 8, 8)
+    known = Targets(torch.tensor([1, 2]), torch.arange(2), {"a": Knowledge("a", None, {"t": torch.zeros(2, 12)})})
+    assert list(student(pixels, known, 0)[1]) == ["hard"] and list(student(pixels, known, 1)[1]) == ["hard", "hint"]
+    assert student.outputs(pixels.double().float(), ("s",)).features["s"].shape == (2, 12)
+
+
+def test_losses_are_computed_in_float32_under_autocast():
+    terms = criterion(HARD)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    student = Distillation(TappedModel(net, {}), terms)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = student.outputs(torch.rand(2, 1, 8, 8), ()).logits
+        total, _ = student(torch.rand(2, 1, 8, 8), targets([1, 2]), 0)
+    assert logits.dtype == total.dtype == torch.float32
+    assert torch.equal(logits, logits.bfloat16().float()), "the student itself ran in bfloat16"

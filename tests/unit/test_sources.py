@@ -1,0 +1,172 @@
+"""`prefetched`, the only place that knows about order, and what it refuses of a source."""
+
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from actors.knowledge import Knowledge, TeacherRequest
+from actors.sources import Given, KnowledgeError, LocalTeachers, prefetched
+from tests.unit.digits_setup import batches, model, save_teacher
+
+LOGITS = (TeacherRequest("wide"),)
+
+
+class Recording:
+    """Writes down who asks and who waits for which batch, by its step."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def ask(self, batch, request):
+        step = batch.position.step
+        self.events.append(f"ask {step}")
+        return Later(self.events, step, [Knowledge("wide", torch.full((len(batch), 2), float(step)))])
+
+
+class Later(Given):
+    def __init__(self, events, step, knowledge) -> None:
+        super().__init__(knowledge)
+        self.events, self.step = events, step
+
+    def result(self):
+        self.events.append(f"result {self.step}")
+        return super().result()
+
+
+class Saying:
+    """Answers every batch by what a function makes of it."""
+
+    def __init__(self, answer) -> None:
+        self.answer = answer
+
+    def ask(self, batch, request):
+        return Given([self.answer(batch)])
+
+
+def steps(source, count, window):
+    return [
+        (batch.position.step, int(known[0].logits[0, 0]))
+        for batch, known in prefetched(source, batches(count), lambda batch: LOGITS, window)
+    ]
+
+
+@pytest.mark.parametrize("window", [0, 1, 2, 3, 9])
+def test_every_batch_comes_once_in_order_with_its_own_knowledge(window):
+    assert steps(Recording(), 4, window) == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    assert steps(Recording(), 0, window) == []
+
+
+def test_exactly_the_window_is_under_way_while_a_batch_is_worked_on():
+    source = Recording()
+    stream = prefetched(source, batches(4), lambda batch: LOGITS, 2)
+    assert source.events == [], "nothing is asked before it is wanted"
+    next(stream)
+    assert source.events == ["ask 0", "ask 1", "ask 2", "result 0"]
+    next(stream)
+    assert source.events[4:] == ["ask 3", "result 1"]
+    next(stream)
+    assert source.events[6:] == ["result 2"]
+    assert [batch.position.step for batch, _ in stream] == [3] and source.events[7:] == ["result 3"]
+
+
+def test_a_window_of_0_asks_one_at_a_time():
+    source = Recording()
+    for batch, _ in prefetched(source, batches(3), lambda batch: LOGITS, 0):
+        source.events.append(f"step {batch.position.step}")
+    assert source.events == [f"{what} {step}" for step in range(3) for what in ("ask", "result", "step")]
+
+
+def test_each_batch_is_asked_about_what_it_needs():
+    wanted = {0: LOGITS, 1: (), 2: (TeacherRequest("wide", False, ("pool",)),)}
+    asked = {}
+
+    class Noting(Recording):
+        def ask(self, batch, request):
+            asked[batch.position.step] = request
+            return super().ask(batch, request)
+
+    list(prefetched(Noting(), batches(3), lambda batch: wanted[batch.position.step], 1))
+    assert asked == wanted
+
+
+def test_time_is_told_apart_into_data_and_waiting():
+    shares = []
+
+    @contextmanager
+    def measure(share):
+        shares.append(share)
+        yield
+
+    list(prefetched(Recording(), batches(1), lambda batch: LOGITS, 0, measure))
+    assert shares == ["data", "wait", "wait", "data"]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_not_finite_name_teacher_tap_and_ids(bad):
+    (batch,) = batches(1)
+
+    def answer(batch):
+        feature = torch.zeros(24, 3, 2)
+        feature[[1, 5], 2, 1] = bad
+        return Knowledge("wide", torch.zeros(24, 10), {"pool": feature}, batch.digests)
+
+    with pytest.raises(KnowledgeError) as refusal:
+        list(prefetched(Saying(answer), [batch], lambda batch: LOGITS, 0))
+    assert str(refusal.value) == (
+        f"teacher 'wide' sent NaN or infinite values, tap 'pool', sample ids {batch.ids[1]}, {batch.ids[5]}; "
+        "check its weights and its input section"
+    )
+
+
+def test_bad_logits_are_named_as_such_and_many_ids_are_cut_short():
+    (batch,) = batches(1)
+    answer = Saying(lambda batch: Knowledge("wide", torch.full((24, 10), float("nan"))))
+    with pytest.raises(KnowledgeError, match=r"tap 'logits', sample ids (\d+, ){7}\d+ and 16 more; check"):
+        list(prefetched(answer, [batch], lambda batch: LOGITS, 0))
+
+
+@pytest.mark.parametrize("shape", [(24,), (24, 1), (24, 2, 3, 4)])
+def test_a_feature_may_have_any_rank(shape):
+    source = Saying(lambda batch: Knowledge("wide", None, {"tap": torch.zeros(shape)}))
+    assert len(list(prefetched(source, batches(2), lambda batch: LOGITS, 1))) == 2
+
+
+def test_other_pixels_than_the_students_name_the_ids_that_differ():
+    (batch,) = batches(1)
+    digests = batch.digests.copy()
+    digests[[0, 7]] += np.uint64(1)
+    with pytest.raises(KnowledgeError) as refusal:
+        source = Saying(lambda batch: Knowledge("wide", torch.zeros(24, 10), digests=digests))
+        list(prefetched(source, [batch], lambda batch: LOGITS, 2))
+    assert str(refusal.value) == (
+        f"teacher 'wide' judged other pixels than the student sees, sample ids {batch.ids[0]}, {batch.ids[7]} in "
+        "view 0; data.views must depend on nothing but its dataset, id and generator"
+    )
+
+
+def test_a_teacher_that_saw_one_other_pixel_is_found_out(tmp_path):
+    teachers = LocalTeachers.load([save_teacher(tmp_path)])
+    (batch,) = batches(1)
+    pixels = batch.inputs["image"].clone()
+    pixels[3, 0, 0, 0] ^= 1
+    other = replace(batch, inputs={"image": pixels})
+    source = Saying(lambda asked: teachers.ask(other, LOGITS).result()[0])
+    with pytest.raises(KnowledgeError, match=f"'wide' judged other pixels .* sample ids {batch.ids[3]} in"):
+        list(prefetched(source, [batch], lambda batch: LOGITS, 0))
+
+
+def test_local_teachers_answer_in_the_order_of_the_request(tmp_path):
+    specs = [
+        save_teacher(tmp_path, name, model(width=8, taps={"pool": "pool"}), seed=i) for i, name in enumerate("abc")
+    ]
+    teachers = LocalTeachers.load(specs)
+    (batch,) = batches(1)
+    request = (TeacherRequest("c", False, ("pool",)), TeacherRequest("a"))
+    first, second = teachers.ask(batch, request).result()
+    assert (first.teacher, first.logits, list(first.features)) == ("c", None, ["pool"])
+    assert second.teacher == "a" and second.logits is not None and second.features == {}
+    assert np.array_equal(second.digests, batch.digests) and first.version != second.version
+    assert teachers.ask(batch, ()).result() == []

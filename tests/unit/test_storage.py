@@ -1,0 +1,108 @@
+"""Files are seen whole or not at all; of checkpoints the newest counts."""
+
+import os
+import threading
+
+import pytest
+import torch
+
+from actors.checkpoints import Checkpoints
+from actors.storage import Folder
+
+
+def test_what_is_written_is_read(tmp_path):
+    folder = Folder(str(tmp_path)) / "a" / "b"
+    assert not folder.has("x") and folder.names() == []
+    folder.write("x", b"one")
+    folder.write("x", b"two")
+    assert folder.has("x") and folder.read("x") == b"two" and folder.names() == ["x"]
+    assert str(folder) == str(tmp_path / "a" / "b") and folder.file("x") == str(tmp_path / "a" / "b" / "x")
+    folder.remove("x")
+    folder.remove("x")
+    assert not folder.has("x")
+
+
+def test_a_write_that_fails_halfway_leaves_the_old_file_and_no_trace(tmp_path, monkeypatch):
+    folder = Folder(str(tmp_path))
+    folder.write("x", b"old")
+
+    def full(descriptor):
+        assert (tmp_path / "x").read_bytes() == b"old", "the new content lies aside while it is written"
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        folder.write("x", b"new" * 1000)
+    with pytest.raises(OSError, match="no space"):
+        folder.write("y", b"new")
+    assert folder.read("x") == b"old" and os.listdir(tmp_path) == ["x"]
+
+
+def test_what_a_killed_writer_left_behind_is_not_seen(tmp_path):
+    folder = Folder(str(tmp_path))
+    folder.write("step-000000001.pt", b"whole")
+    (tmp_path / ".step-000000002.pt.0123").write_bytes(b"hal")
+    (tmp_path / "folder").mkdir()
+    assert folder.names() == ["step-000000001.pt"]
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path):
+    folder, contents = Folder(str(tmp_path)), [bytes([letter]) * 100_000 for letter in b"abc"]
+    folder.write("x", contents[0])
+
+    def writing(content):
+        for _ in range(20):
+            folder.write("x", content)
+
+    writers = [threading.Thread(target=writing, args=(content,)) for content in contents]
+    for writer in writers:
+        writer.start()
+    seen = set()
+    while any(writer.is_alive() for writer in writers):
+        seen.add(folder.read("x"))
+        assert folder.names() == ["x"]
+    assert seen <= set(contents)
+
+
+def test_the_newest_checkpoint_wins_and_two_are_kept(tmp_path):
+    checkpoints = Checkpoints(Folder(str(tmp_path / "checkpoints")))
+    assert checkpoints.latest() is None
+    for steps in (2, 9, 10, 100):
+        checkpoints.save(steps, {"steps": steps, "weights": {"a": torch.full((2,), float(steps))}})
+        latest = checkpoints.latest()
+        assert latest is not None and latest["steps"] == steps and latest["weights"]["a"].tolist() == [steps] * 2
+    assert checkpoints.folder.names() == ["step-000000010.pt", "step-000000100.pt"]
+
+
+def test_the_same_step_is_written_over(tmp_path):
+    checkpoints = Checkpoints(Folder(str(tmp_path)))
+    checkpoints.save(4, {"epoch": 0})
+    checkpoints.save(4, {"epoch": 1})
+    assert checkpoints.latest() == {"epoch": 1} and len(checkpoints.folder.names()) == 1
+
+
+def test_a_half_written_checkpoint_is_never_the_latest(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(Folder(str(tmp_path)))
+    checkpoints.save(4, {"epoch": 0})
+    (tmp_path / ".step-000000005.pt.0123").write_bytes((tmp_path / "step-000000004.pt").read_bytes()[:100])
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError("disk")))
+    with pytest.raises(OSError, match="disk"):
+        checkpoints.save(6, {"epoch": 1})
+    assert checkpoints.latest() == {"epoch": 0}
+
+
+def test_a_checkpoint_with_code_in_it_is_not_run(tmp_path):
+    checkpoints = Checkpoints(Folder(str(tmp_path)))
+    trap = tmp_path / "it-ran"
+    checkpoints.save(1, {"state": Payload(str(trap))})
+    with pytest.raises(Exception, match="weights_only|Weights only"):
+        checkpoints.latest()
+    assert not trap.exists()
+
+
+class Payload:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
