@@ -27,6 +27,7 @@ from actors.teacher import Teacher
 logger = logging.getLogger(__name__)
 
 CALLS_AT_ONCE = 2
+PATIENCE_S = 30
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ class TeacherPool:
         replicas = {spec.name: _start_replicas(spec, dataset, data) for spec in specs}
         members = Members(0, replicas)
         controller = ray.remote(PoolController).options(num_cpus=0).remote(members)
-        ray.get([actor.version.remote() for group in replicas.values() for actor in group.values()])
+        for name, group in replicas.items():
+            _wait_until_loaded(name, list(group.values()))
         logger.info("pool: %s", ", ".join(f"{name} x{len(group)}" for name, group in replicas.items()))
         return cls(controller, members, answer_timeout_s)
 
@@ -198,3 +200,22 @@ def _start_replicas(spec: TeacherSpec, dataset: ray.ObjectRef, data: DataSpec) -
         max_concurrency=CALLS_AT_ONCE,
     )
     return {number: actor.remote(spec, dataset, data) for number in range(spec.replicas)}
+
+
+def _wait_until_loaded(teacher: str, actors: Sequence[Any]) -> None:
+    waiting = [actor.version.remote() for actor in actors]
+    while waiting:
+        loaded, waiting = ray.wait(waiting, timeout=PATIENCE_S)
+        try:
+            ray.get(loaded)
+        except RayError as error:
+            raise TeacherLostError(f"teacher {teacher!r} could not be loaded: {error}") from error
+        if waiting and not loaded:
+            free = ray.available_resources()
+            logger.warning(
+                "teacher %s: waiting for %d replicas to start; the cluster has %g CPU and %g GPU free",
+                teacher,
+                len(waiting),
+                free.get("CPU", 0),
+                free.get("GPU", 0),
+            )

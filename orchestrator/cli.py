@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 errors = Console(stderr=True)
 WIDTH_OF_FILES = 140
+INTERRUPTED = 130
 
 Overrides = Annotated[
     list[str] | None,
@@ -48,7 +49,10 @@ def run(
     experiment = Experiment.of_run(resume) if resume else Experiment.from_yaml(str(config), overrides or [])
     console = terminal()
     print_plan(experiment.check(), console)
-    result = experiment.run(resume=resume, address=address, view=LiveView(console))
+    try:
+        result = experiment.run(resume=resume, address=address, view=LiveView(console))
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
     print_result(result, console)
 
 
@@ -93,12 +97,7 @@ def main() -> None:
     sys.path.insert(0, os.getcwd())
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        app(standalone_mode=False)
-    except typer.Exit as ended:
-        sys.exit(ended.exit_code)
-    except KeyboardInterrupt:
-        errors.print("interrupted")
-        sys.exit(130)
+        app(prog_name="collegium")
     except (ValueError, KnowledgeError, TeacherLostError) as error:
         _refuse(str(error))
 

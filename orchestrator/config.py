@@ -28,6 +28,8 @@ from orchestrator.problems import ConfigError, problems_of
 from orchestrator.rungs import INHERITED, NO_STUDENT, AssistantConfig, StudentConfig, TeacherConfig
 from orchestrator.sections import DataConfig
 
+ANSWER_TIMEOUT_S = 300.0
+
 
 class ExperimentConfig(Section):
     """A whole experiment. The student stands before the assistants, which inherit from it."""
@@ -36,12 +38,21 @@ class ExperimentConfig(Section):
     seed: NaturalInt = 0
     storage: LocalPath = "runs"
     source: Literal["pool", "local"] = "pool"
-    answer_timeout_s: PositiveFloat = 300.0
+    answer_timeout_s: PositiveFloat | None = Field(default=None, validate_default=True)
     data: DataConfig
     teachers: dict[TeacherName, TeacherConfig] = Field(min_length=1)
     student: StudentConfig
     assistants: dict[TeacherName, AssistantConfig] = Field(default_factory=dict)
     losses: dict[Key, LossConfig] = Field(min_length=1)
+
+    @field_validator("answer_timeout_s")
+    @classmethod
+    def _only_of_a_pool(cls, seconds: float | None, info: ValidationInfo) -> float | None:
+        if info.data.get("source") != "local":
+            return seconds or ANSWER_TIMEOUT_S
+        if seconds is not None:
+            raise ValueError("only a pool is waited for (source: local); leave it out")
+        return None
 
     @field_validator("teachers", mode="before")
     @classmethod

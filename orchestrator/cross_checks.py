@@ -82,3 +82,9 @@ def _check_source(config: ExperimentConfig) -> Problems:
                     f"expected 1 with source: local, where teachers run in the student's process, got "
                     f"{teacher.replicas}; set source: pool",
                 )
+            reserved = teacher.resources.num_gpus or teacher.resources.custom
+            if config.source == "local" and kind == "teachers" and reserved:
+                yield (
+                    f"{kind}.{name}.resources",
+                    "with source: local a teacher runs where the student does; set student.resources or source: pool",
+                )

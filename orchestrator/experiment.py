@@ -1,60 +1,28 @@
-"""One experiment: `Experiment.from_yaml(path).run()` trains a ladder of rungs on Ray and gives an `ExperimentResult`.
-
-`Experiment` checks, opens the run's folder and the cluster, and evaluates; `LadderRun` trains the rungs, those that
-do not need each other side by side.
-"""
+"""One experiment: `Experiment.from_yaml(path).run()` trains a ladder of rungs on Ray; gives an `ExperimentResult`."""
 
 from __future__ import annotations
 
-import json
-import logging
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import ray
 
-from actors.data import SharedDataset
-from actors.pool import TeacherPool
 from actors.predictions import TrainedModel
-from actors.progress import ProgressBoard
-from actors.specs import TeacherSpec
 from actors.storage import Folder
-from actors.training import OUTCOME_FILE, WEIGHTS_FILE, TrainJob
 from orchestrator.checking import Findings, check
 from orchestrator.cluster import connected
 from orchestrator.config import ExperimentConfig
 from orchestrator.evaluation import Scored, evaluate
-from orchestrator.identity import rung_key
-from orchestrator.ladder import Role, Rung, ladder
-from orchestrator.launch import train_rung
+from orchestrator.ladder import Role, ladder
+from orchestrator.ladder_run import LadderRun, Trained, shared
 from orchestrator.live import LiveView
 from orchestrator.plan import Plan, make_plan
 from orchestrator.result import STUDENT_FILE, ExperimentResult, ModelResult, RungResult
 
-logger = logging.getLogger(__name__)
-
 CONFIG_FILE = "config.yaml"
-POLL_S = 0.25
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A rung that is done. `reused`: an earlier run had trained the same."""
-
-    rung: Rung
-    folder: Folder
-    outcome: Mapping[str, Any]
-    reused: bool
-
-    @property
-    def weights(self) -> str:
-        return self.folder.file(WEIGHTS_FILE)
 
 
 class Experiment:
@@ -74,7 +42,8 @@ class Experiment:
         config = Path(folder, CONFIG_FILE)
         if not config.is_file():
             raise ValueError(f"resume: expected the folder of a run, found no {CONFIG_FILE} in {str(folder)!r}")
-        return cls.from_yaml(config)
+        storage = str(config.absolute().parents[2])
+        return cls(ExperimentConfig.from_yaml(config).model_copy(update={"storage": storage}))
 
     @cached_property
     def findings(self) -> Findings:
@@ -96,10 +65,10 @@ class Experiment:
         plan = self.check()
         if plan.elsewhere:
             raise ValueError("not installed here:\n" + "\n".join(plan.elsewhere))
-        folder = Folder(str(Path(resume).absolute())) if resume else self._new_folder()
         view = view or LiveView()
         with connected(address, plan.side_by_side) as resources:
             plan.refuse_if_larger(resources)
+            folder = Folder(str(Path(resume).absolute())) if resume else self._new_folder()
             folder.write(CONFIG_FILE, self.config.to_yaml().encode())
             view.say(f"run {folder}")
             try:
@@ -113,7 +82,7 @@ class Experiment:
         run = LadderRun(self.config, self.findings, folder)
         with view:
             trained = run.train(view)
-            test = ray.put(SharedDataset.of(data.test.build()))
+            test = ray.put(shared(data.test.build(), "data.test"))
             models = [TrainedModel(s.name, s.model, s.weights, s.class_map) for s in run.teachers.values()]
             models += [
                 TrainedModel(rung.name, rung.model, trained[rung.name].weights)
@@ -158,74 +127,6 @@ class Experiment:
                 continue
             return Folder(str(folder))
         raise ValueError(f"storage: no folder could be made in {parent}")
-
-
-class LadderRun:
-    """Trains the rungs of one experiment, each in a thread that waits for its teachers and then on Ray."""
-
-    def __init__(self, config: ExperimentConfig, findings: Findings, folder: Folder) -> None:
-        self.teachers: dict[str, TeacherSpec] = dict(findings.teachers)
-        self._config = config
-        self._num_classes = findings.num_classes
-        self._folder = folder
-        self._models = Folder(str(Path(config.storage).absolute())) / "models"
-        self._data = config.data.spec()
-        self._dataset = self._data.train.build()
-        self._shared = ray.put(SharedDataset.of(self._dataset))
-        self._board: Any = ray.remote(ProgressBoard).options(num_cpus=0).remote()
-        self._done: dict[str, Future[Trained]] = {}
-
-    def train(self, view: LiveView) -> dict[str, Trained]:
-        """Raises what ended the first rung that failed."""
-        self._done = {rung.name: Future() for rung in ladder(self._config)}
-        for rung in ladder(self._config):
-            threading.Thread(target=self._settle, args=(rung, view), name=rung.name, daemon=True).start()
-        while True:
-            finished, unfinished = wait(self._done.values(), timeout=POLL_S, return_when=FIRST_EXCEPTION)
-            for progress in ray.get(self._board.take.remote()):
-                view.update(progress)
-            done = {name: future.result() for name, future in self._done.items() if future in finished}
-            if not unfinished:
-                return done
-
-    def _settle(self, rung: Rung, view: LiveView) -> None:
-        try:
-            for name in rung.teachers:
-                if name in self._done:
-                    self.teachers[name] = replace(self.teachers[name], weights=self._done[name].result().weights)
-            trained = self._train(rung)
-        except BaseException as error:
-            self._done[rung.name].set_exception(error)
-            return
-        if trained.reused:
-            view.say(f"{rung.name}  found trained: {trained.folder}")
-        self._done[rung.name].set_result(trained)
-
-    def _train(self, rung: Rung) -> Trained:
-        spec = rung.spec(self._data, self._config.data.validation, self._num_classes, self.teachers)
-        folder = self._folder / "rungs" / rung.name
-        model = self._models / rung_key(spec, self._dataset)
-        if rung.role != "student" and model.has(OUTCOME_FILE):
-            return _trained(rung, model, reused=True)
-        if not folder.has(OUTCOME_FILE):
-            pool = self._pool(spec.teachers)
-            try:
-                train_rung(TrainJob(spec, self._shared, folder, pool, self._board))
-            finally:
-                if pool is not None and ray.is_initialized():
-                    pool.stop()
-        for name in (WEIGHTS_FILE, OUTCOME_FILE):
-            model.write(name, folder.read(name))
-        return _trained(rung, folder, reused=False)
-
-    def _pool(self, specs: Sequence[TeacherSpec]) -> TeacherPool | None:
-        if self._config.source == "local" or not specs:
-            return None
-        return TeacherPool.start(specs, self._shared, self._data, answer_timeout_s=self._config.answer_timeout_s)
-
-
-def _trained(rung: Rung, folder: Folder, *, reused: bool) -> Trained:
-    return Trained(rung, folder, json.loads(folder.read(OUTCOME_FILE)), reused)
 
 
 def _rung_result(trained: Trained) -> RungResult:

@@ -13,7 +13,7 @@ from math import prod
 from actors.specs import Resources, TeacherSpec
 from orchestrator.checking import Findings
 from orchestrator.config import ExperimentConfig
-from orchestrator.ladder import Rung, ladder
+from orchestrator.ladder import Rung, ladder, teachers
 
 DIGEST_BYTES = 8
 FLOAT_BYTES = 4
@@ -91,7 +91,7 @@ def make_plan(config: ExperimentConfig, findings: Findings) -> Plan:
             steps_per_epoch=findings.steps_per_epoch[rung.name],
             parameters=findings.parameters.get("student" if rung.role == "alone" else rung.name, 0),
             teaching=tuple(_teaching(rung, findings.teachers[name]) for name in rung.teachers if findings.teachers),
-            need=_need(config, rung, findings.teachers),
+            need=_need(config, rung),
         )
         for rung in ladder(config)
     )
@@ -105,12 +105,12 @@ def _teaching(rung: Rung, teacher: TeacherSpec) -> Teaching:
     return Teaching(teacher.name, outputs, rung.recipe.batch_size * (floats * FLOAT_BYTES + DIGEST_BYTES))
 
 
-def _need(config: ExperimentConfig, rung: Rung, teachers: Mapping[str, TeacherSpec]) -> Need:
+def _need(config: ExperimentConfig, rung: Rung) -> Need:
     need = Need()
     noun = "worker" if rung.num_workers == 1 else "workers"
     need.add(rung.resources, rung.num_workers, f"for {rung.num_workers} {rung.name} {noun}")
     if config.source == "pool":
-        for teacher in (teachers[name] for name in rung.teachers if name in teachers):
+        for teacher in (teachers(config)[name] for name in rung.teachers):
             need.add(teacher.resources, teacher.replicas, f"for {teacher.replicas} x teacher {teacher.name}")
     return need
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from actors.policies import Decision, Failure, after_failure, choose_replica
+from actors.policies import MOST_RESTARTS, Decision, Failure, after_failure, choose_replica, may_restart
 
 
 @pytest.mark.parametrize("failure", [Failure.DIED, Failure.SILENT])
@@ -31,3 +31,10 @@ def test_turns_share_the_work_evenly():
     for turn in range(30):
         outstanding[choose_replica([0, 1, 2], outstanding, turn)] += 1
     assert outstanding == {0: 10, 1: 10, 2: 10}
+
+
+def test_a_group_starts_again_only_for_a_death_and_not_for_ever():
+    assert may_restart(workers_killed=1, only_echoes=False, restarts=0)
+    assert may_restart(workers_killed=0, only_echoes=True, restarts=MOST_RESTARTS - 1)
+    assert not may_restart(workers_killed=0, only_echoes=False, restarts=0), "its own error would come again"
+    assert not may_restart(workers_killed=2, only_echoes=True, restarts=MOST_RESTARTS)

@@ -85,7 +85,7 @@ def test_stopped_after_an_epoch(tmp_path, spec, stopped, every, name):
 
 @pytest.mark.parametrize(("optimizer", "answers"), [(SGD, 3), (SGD, 6), (SGD, 11), (ADAMW, 4), (ADAMW, 5), (ADAMW, 7)])
 def test_stopped_in_the_middle_of_an_epoch(tmp_path, spec, optimizer, answers):
-    """Checkpoints after steps 2, 4 (an epoch's end), 6 ...; ahead by the window, the teachers die before the student."""
+    """Checkpoints after steps 2, 4 (an epoch's end), 6 ...; the teachers die as many steps ahead as the window."""
     spec = changed(
         spec, optimizer=optimizer, checkpoint_every_steps=2, **SCHEDULERS["OneCycleLR"], scheduler_every="step"
     )

@@ -52,7 +52,7 @@ def test_scores_that_are_not_a_number_are_shown_as_such():
     assert math.isnan(scores.result()["cross_entropy"])
 
 
-def test_many_rows_are_scored_in_pieces(tmp_path):
+def test_many_rows_are_scored_in_pieces():
     spec = model(width=8, depth=1, input=InputSpec(mean=(0.2,)))
     built = spec.model.build().eval()
     ids = np.arange(600)
@@ -74,7 +74,6 @@ def test_one_model_by_hand():
 def test_the_mean_of_probabilities_not_of_logits():
     first, second = [0.9, 0.1, 0.0], [0.2, 0.2, 0.6]
     combined = mean_prediction([torch.from_numpy(logs(first).log_probabilities), torch.tensor(np.log([second]))])
-    assert combined.exp().tolist() == [pytest.approx([0.9, 0.2 / 2 + 0.1 / 2, 0.6])] or True
     # Class 2 has probability 0 for the first model: it does not know it, and is no voter on it.
     shares = np.array([(0.9 + 0.2) / 2, (0.1 + 0.2) / 2, 0.6])
     assert combined.exp()[0].tolist() == pytest.approx((shares / shares.sum()).tolist())

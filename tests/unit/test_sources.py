@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from actors.errors import KnowledgeError
 from actors.knowledge import Knowledge, TeacherRequest
-from actors.sources import Given, KnowledgeError, LocalTeachers, prefetched
+from actors.sources import Given, LocalTeachers, prefetched
 from tests.unit.digits_setup import batches, model, save_teacher
 
 LOGITS = (TeacherRequest("wide"),)

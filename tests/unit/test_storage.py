@@ -95,7 +95,7 @@ def test_a_checkpoint_with_code_in_it_is_not_run(tmp_path):
     checkpoints = Checkpoints(Folder(str(tmp_path)))
     trap = tmp_path / "it-ran"
     checkpoints.save(1, {"state": Payload(str(trap))})
-    with pytest.raises(Exception, match="weights_only|Weights only"):
+    with pytest.raises(Exception, match=r"weights_only|Weights only"):
         checkpoints.latest()
     assert not trap.exists()
 

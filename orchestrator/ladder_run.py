@@ -1,0 +1,134 @@
+"""Trains the rungs of one experiment: each in a thread that waits for its teachers and then on Ray."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from actors.data import SharedDataset
+from actors.pool import TeacherPool
+from actors.progress import ProgressBoard
+from actors.specs import TeacherSpec
+from actors.storage import Folder
+from actors.training import OUTCOME_FILE, WEIGHTS_FILE, TrainJob
+from actors.views import MapDataset
+from orchestrator.checking import Findings
+from orchestrator.config import ExperimentConfig
+from orchestrator.identity import rung_key
+from orchestrator.ladder import Rung, ladder
+from orchestrator.launch import train_rung
+from orchestrator.live import LiveView
+
+POLL_S = 0.25
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A rung that is done. `reused`: an earlier run had trained the same."""
+
+    rung: Rung
+    folder: Folder
+    outcome: Mapping[str, Any]
+    reused: bool
+
+    @property
+    def weights(self) -> str:
+        return self.folder.file(WEIGHTS_FILE)
+
+
+class LadderRun:
+    """The rungs of one experiment under way, those that do not need each other side by side."""
+
+    def __init__(self, config: ExperimentConfig, findings: Findings, folder: Folder) -> None:
+        self.teachers: dict[str, TeacherSpec] = dict(findings.teachers)
+        self._config = config
+        self._num_classes = findings.num_classes
+        self._folder = folder
+        self._models = Folder(str(Path(config.storage).absolute())) / "models"
+        self._data = config.data.spec()
+        self._dataset = self._data.train.build()
+        self._shared = ray.put(shared(self._dataset, "data.train"))
+        self._board: Any = ray.remote(ProgressBoard).options(num_cpus=0).remote()
+        self._done: dict[str, Future[Trained]] = {}
+        self._pools: list[TeacherPool] = []
+
+    def train(self, view: LiveView) -> dict[str, Trained]:
+        """Raises what ended the first rung that failed."""
+        self._done = {rung.name: Future() for rung in ladder(self._config)}
+        for rung in ladder(self._config):
+            threading.Thread(target=self._settle, args=(rung, view), name=rung.name, daemon=True).start()
+        try:
+            return self._wait(view)
+        finally:
+            for pool in self._pools:
+                pool.stop()
+            ray.kill(self._board)
+
+    def _wait(self, view: LiveView) -> dict[str, Trained]:
+        while True:
+            finished, unfinished = wait(self._done.values(), timeout=POLL_S, return_when=FIRST_EXCEPTION)
+            for progress in ray.get(self._board.take.remote()):
+                view.update(progress)
+            done = {name: future.result() for name, future in self._done.items() if future in finished}
+            if not unfinished:
+                return done
+
+    def _settle(self, rung: Rung, view: LiveView) -> None:
+        try:
+            for name in set(rung.teachers) & set(self._done):
+                self._done[name].result()
+            trained = self._train(rung)
+        except BaseException as error:
+            self._done[rung.name].set_exception(error)
+            return
+        if rung.name in self.teachers:
+            self.teachers[rung.name] = replace(self.teachers[rung.name], weights=trained.weights)
+        if trained.reused:
+            view.say(f"{rung.name}  found trained: {trained.folder}")
+        self._done[rung.name].set_result(trained)
+
+    def _train(self, rung: Rung) -> Trained:
+        spec = rung.spec(self._data, self._config.data.validation, self._num_classes, self.teachers)
+        folder = self._folder / "rungs" / rung.name
+        model = self._models / rung_key(spec, self._dataset)
+        if rung.role != "student" and model.has(OUTCOME_FILE):
+            return read_trained(rung, model, reused=True)
+        if not folder.has(OUTCOME_FILE):
+            pool = self._pool(spec.teachers)
+            train_rung(TrainJob(spec, self._shared, folder, pool, self._board))
+            if pool is not None:
+                pool.stop()
+        for name in (WEIGHTS_FILE, OUTCOME_FILE):
+            model.write(name, folder.read(name))
+        return read_trained(rung, folder, reused=False)
+
+    def _pool(self, specs: Sequence[TeacherSpec]) -> TeacherPool | None:
+        if self._config.source == "local" or not specs:
+            return None
+        timeout_s = self._config.answer_timeout_s
+        assert timeout_s is not None
+        pool = TeacherPool.start(specs, self._shared, self._data, answer_timeout_s=timeout_s)
+        self._pools.append(pool)
+        return pool
+
+
+def shared(dataset: MapDataset, where: str) -> SharedDataset:
+    """Raises ValueError where the dataset cannot be sent to other processes."""
+    try:
+        return SharedDataset.of(dataset)
+    except Exception as error:
+        raise ValueError(
+            f"{where}: {type(dataset).__name__} cannot be sent to other processes ({error}); "
+            "open files when a row is read"
+        ) from error
+
+
+def read_trained(rung: Rung, folder: Folder, *, reused: bool) -> Trained:
+    return Trained(rung, folder, json.loads(folder.read(OUTCOME_FILE)), reused)

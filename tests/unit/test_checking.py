@@ -1,0 +1,276 @@
+"""What `check` finds before anything starts. Every refusal begins with the config key."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from actors.weights import weights_as_bytes
+from orchestrator.checking import check
+from orchestrator.config import ExperimentConfig
+from tests.unit.digits_setup import model
+
+DIGITS = Path(__file__).with_name("digits.yaml")
+HERE = "tests.unit.test_checking"
+MLP = "model: {target: 'actors.models:mlp', kwargs: {%s}}"
+TRAIN = "train: {slice: teachers, epochs: 1, optimizer: 'torch.optim:Adam'}"
+
+
+@cache
+def checked(*overrides):
+    return check(ExperimentConfig.from_yaml(DIGITS, overrides))
+
+
+def refusal(*overrides) -> str:
+    with pytest.raises(ValueError) as refused:
+        checked(*overrides)
+    return str(refused.value)
+
+
+def detached(student, teacher):
+    return (student.detach() - teacher).square().mean()
+
+
+def through_numbers(student, teacher):
+    """Its graph ends where values are read out of it."""
+    return torch.tensor((student - teacher).square().mean().item(), requires_grad=True)
+
+
+def reads_values(student, teacher):
+    """Its control flow looks at values, so it cannot be faked."""
+    gap = (student - teacher).square().mean()
+    return gap if gap.item() >= 0 else -gap
+
+
+def fails(student, teacher):
+    raise ValueError("not with these")
+
+
+def per_row(student, teacher):
+    return (student - teacher).square().mean(dim=1)
+
+
+def over_classes(student, labels):
+    """On labels, and without a reduction that would let unlabelled rows be masked."""
+    return torch.nn.functional.cross_entropy(student, labels)
+
+
+def connector_alone(student, teacher):
+    return teacher.mean() + 0 * sum(range(3))
+
+
+def of_the_connector(student, teacher):
+    return (student - teacher).square().mean()
+
+
+class Deaf(torch.nn.Module):
+    """A connector that learns and lets no gradient through."""
+
+    def __init__(self, student_shape, teacher_shape) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(*student_shape, *teacher_shape)
+
+    def forward(self, features):
+        return self.layer(features.detach())
+
+
+class NoDataset:
+    pass
+
+
+class LabelledTen:
+    def __len__(self) -> int:
+        return 1397
+
+    def __getitem__(self, index: int):
+        return torch.zeros(8, 8, dtype=torch.uint8), 10
+
+
+def test_what_is_found():
+    findings = checked()
+    assert findings.num_classes == 10 and findings.elsewhere == ()
+    assert findings.steps_per_epoch == {"wide": 14, "deep": 14, "alone": 5, "student": 5}
+    assert findings.shapes["student"] == {"logits": (10,), "late": (16,)}
+    # 64 * 16 + 16 and 16 * 10 + 10 weights; 64 * 128 + 128 and 128 * 10 + 10.
+    assert (findings.parameters["student"], findings.parameters["wide"]) == (1210, 9610)
+    assert list(findings.teachers) == ["wide", "deep"]
+    assert findings.teachers["wide"].shapes == {"logits": (10,), "late": (128,)}
+
+
+def test_a_misspelt_argument_is_named_with_its_key_and_the_right_spelling():
+    assert refusal("losses.soft.loss.kwargs={temprature: 2}") == (
+        "losses.soft.loss.kwargs: kd_loss() has no argument 'temprature'; did you mean 'temperature'?"
+    )
+    assert refusal("student.scheduler={target: 'torch.optim.lr_scheduler:StepLR'}") == (
+        "student.scheduler.kwargs: StepLR() needs 'step_size'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "called"),
+    [
+        ("teachers.deep.model.kwargs", "mlp()"),
+        ("student.optimizer.kwargs", "Adam()"),
+        ("teachers.wide.train.optimizer.kwargs", "Adam()"),
+        ("data.views.kwargs", "crop_and_flip()"),
+        ("data.test.kwargs", "Digits()"),
+    ],
+)
+def test_every_section_names_its_own_arguments(key, called):
+    assert refusal(f"{key}.mispelt=3").startswith(f"{key}: {called} has no argument 'mispelt'")
+
+
+def test_what_collegium_itself_gives_cannot_be_given_twice():
+    text = refusal("losses.soft.loss.kwargs={reduction: mean}")
+    assert text == "losses.soft.loss.kwargs: kd_loss() is given 'reduction' by Collegium; leave it out"
+
+
+@pytest.mark.parametrize("key", ["student", "teachers.wide"])
+def test_a_tap_that_does_not_exist_is_refused(key):
+    assert refusal(f"{key}.taps={{middle: blocks.7}}").startswith(
+        f"{key}.taps.middle: the model has no module 'blocks.7'; "
+    )
+
+
+def test_a_checkpoint_whose_shapes_do_not_fit_is_refused(tmp_path):
+    file = tmp_path / "w.safetensors"
+    file.write_bytes(weights_as_bytes(model(width=100, depth=1).model.build()))
+    given = f"teachers.old={{{MLP % 'width: 128, depth: 1'}, checkpoint: {file}}}"
+    assert refusal(given).startswith(
+        "teachers.old.checkpoint: the weights do not fit the model: "
+        "stem.1.weight has shape (100, 64) in the file and (128, 64) in the model; "
+    )
+    assert "old" in checked(given.replace("128", "100")).teachers
+    file.unlink()
+    assert refusal(given) == (
+        f"teachers.old.checkpoint: expected a file of weights, found none at {str(file)!r}; check the path"
+    )
+
+
+@pytest.mark.parametrize("target", ["detached", "connector_alone"])
+def test_a_loss_that_reaches_no_parameter_of_the_student_is_refused(target):
+    assert refusal(f"losses.soft.loss={HERE}:{target}") == (
+        "losses.soft: its graph reaches no parameter of the student, so nothing is learned by it"
+    )
+
+
+def test_a_loss_that_reaches_its_connector_alone_is_refused():
+    """Widths 16 and 128 differ, so there is a connector, which would learn, while the student would not."""
+    idle = f"losses.idle={{loss: '{HERE}:of_the_connector', on: {{student: late, teacher: late}}, teachers: [wide]"
+    assert refusal(idle + f", connector: '{HERE}:Deaf'}}").startswith(
+        "losses.idle: its graph reaches no parameter of the s"
+    )
+    assert checked(idle + "}").num_classes == 10, "with an ordinary connector it is a loss like others"
+
+
+def test_a_loss_that_is_not_one_value_is_refused():
+    assert refusal(f"losses.soft.loss={HERE}:per_row") == (
+        "losses.soft: expected one value, got shape (4,); reduce it to its mean"
+    )
+
+
+def test_a_loss_that_fails_is_named():
+    assert refusal(f"losses.soft.loss={HERE}:fails") == f"losses.soft: {HERE}:fails failed: not with these"
+
+
+@pytest.mark.xfail(strict=True, reason="checking._check_reach lets through all errors but four kinds")
+@pytest.mark.parametrize(("name", "kwargs"), [("nll_loss", "{}"), ("mse_loss", "{weight: 3}")])
+def test_a_loss_that_fails_in_an_unusual_way_is_named(name, kwargs):
+    text = refusal(f"losses.soft.loss={{target: 'torch.nn.functional:{name}', kwargs: {kwargs}}}")
+    assert text.startswith(f"losses.soft: torch.nn.functional:{name} failed: ")
+
+
+@pytest.mark.xfail(strict=True, reason="checking._check_reach catches the RuntimeError that its caller waits for")
+def test_a_loss_that_looks_at_values_is_checked_on_real_rows():
+    assert checked(f"losses.soft.loss={HERE}:reads_values").num_classes == 10
+
+
+@pytest.mark.xfail(strict=True, reason="the same: it is refused, but for a reason that helps nobody")
+def test_a_loss_whose_graph_ends_in_a_number_is_refused_for_that():
+    assert "reaches no parameter" in refusal(f"losses.soft.loss={HERE}:through_numbers")
+
+
+def test_a_loss_without_masks_cannot_have_unlabelled_rows():
+    unlabelled = "student.data={labelled: student, unlabelled: teachers}"
+    assert refusal(unlabelled, f"losses.hard.loss={HERE}:over_classes").startswith("losses.hard: it relates labelled")
+    assert checked(unlabelled).steps_per_epoch["student"] == (300 + 897) // 60
+    assert checked(unlabelled).steps_per_epoch["alone"] == 5, "the baseline has the labelled rows alone"
+
+
+def test_an_epoch_without_any_weight_is_refused():
+    text = refusal("losses.hard.weight={ramp: [0, 1], epochs: 2}", "losses.soft.weight={ramp: [0, 1], epochs: 3}")
+    assert text == "losses: all weights of student are 0 in epoch 0; give one of them a weight"
+
+
+def test_class_maps():
+    def mapped(classes, num_classes):
+        kwargs = f"width: 8, num_classes: {num_classes}"
+        return f"teachers.part={{{MLP % kwargs}, class_map: {classes}, {TRAIN}}}"
+
+    soft = "losses.soft.ensemble=mean_losses"
+    assert refusal(mapped("[0, 1]", 3), soft) == "teachers.part.class_map: expected 3 classes (its outputs), got 2"
+    assert refusal(mapped("[0, 10]", 2), soft) == "teachers.part.class_map: class 10 is not among the data's 10"
+    assert refusal(f"teachers.part={{{MLP % 'num_classes: 3'}, {TRAIN}}}", soft) == (
+        "teachers.part.model: its logits have 3 classes, the student's 10; give teachers.part.class_map"
+    )
+    assert checked(mapped("[7, 3]", 2), soft).teachers["part"].shapes == {"logits": (2,)}
+
+
+@pytest.mark.xfail(strict=True, reason="checking._shaped says teachers.NAME also of an assistant")
+def test_an_assistant_of_other_classes_is_named_by_its_own_key():
+    text = refusal(f"assistants.mid={{{MLP % 'num_classes: 3'}}}")
+    assert text.startswith("assistants.mid.model: ")
+
+
+def test_a_student_of_too_few_classes_is_refused():
+    text = refusal(f"data.train={HERE}:LabelledTen")
+    assert text == ("student.model: its logits have 10 classes, the data has label 10; raise num_classes in its kwargs")
+
+
+def test_a_slice_smaller_than_a_batch_is_refused():
+    assert refusal("data.slices.student=59") == (
+        "student: 59 samples do not fill one batch of 60; enlarge the slice or lower data.batch_size"
+    )
+    assert refusal("teachers.wide.train.batch_size=898").startswith("teachers.wide: 897 samples do not fill")
+    assert refusal("data.slices.student=5000").startswith(
+        "data.slices: they add up to 6097 samples, data.train has 1397;"
+    )
+
+
+def test_what_is_no_dataset_is_refused():
+    assert refusal(f"data.test={HERE}:NoDataset") == (
+        "data.test: expected a dataset with a length and rows by number, got NoDataset"
+    )
+    assert refusal("data.train={target: 'builtins:open', kwargs: {file: nowhere}}").startswith(
+        "data.train: builtins:open failed: FileNotFoundError: "
+    )
+
+
+def test_a_model_that_cannot_be_built_or_fed_is_refused():
+    assert refusal("student.model.kwargs.depth=0").startswith("student.model: actors.models:mlp failed: ValueError: ")
+    assert refusal("student.input={size: 9}").startswith(
+        "student: the model expects another input; got input (1, 9, 9)"
+    )
+    assert refusal("teachers.wide.model.kwargs.channels=3").startswith("teachers.wide: the model expects another input")
+
+
+def test_names_that_torch_uses_itself_are_no_problem():
+    half = f"teachers.half={{{MLP % 'width: 8'}, {TRAIN}}}"
+    train = "losses.train={loss: 'actors.losses:kd_loss', on: logits}"
+    assert list(checked(half, train).teachers) == ["wide", "deep", "half"]
+
+
+def test_the_weights_of_an_ensemble_are_checked():
+    def weighted(weights):
+        return f"losses.soft.ensemble={{target: mean_losses, kwargs: {{weights: {weights}}}}}"
+
+    key = "losses.soft.ensemble.kwargs.weights: "
+    assert refusal(weighted("[1, 2]")) == key + "expected a number for each teacher's name, got [1, 2]"
+    assert refusal(weighted("{wide: -1}")) == key + "expected weights >= 0 with a positive sum, got [-1.0, 1.0]"
+
+
+def test_a_package_that_is_not_here_is_left_to_the_cluster():
+    findings = checked("teachers.wide.model.target=not_installed_anywhere:net")
+    assert findings.elsewhere == ("teachers.wide.model.target: not_installed_anywhere:net",)
+    assert findings.steps_per_epoch["wide"] == 14, "what can be known is known"
