@@ -94,7 +94,7 @@ def terminal() -> Console:
 def main() -> None:
     """Problems of the user's making end with a message, not with a traceback."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    sys.path.insert(0, os.getcwd())
+    sys.path.append(os.getcwd())
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app(prog_name="collegium")

@@ -43,6 +43,10 @@ def at_labels(student, teacher, *, labels, reduction):
     return student[rows, labels] - teacher[rows, labels]
 
 
+def every_gap(student, teacher, *, labels, reduction):
+    return student - teacher
+
+
 def at_ids(student, teacher, *, ids):
     return (ids * (student - teacher).sum(dim=1)).sum()
 
@@ -183,6 +187,13 @@ def test_labels_that_a_teacher_does_not_know_are_masked_and_the_others_renumbere
     assert total.item() == pytest.approx(((50 - 2) + (80 - 3)) / 2)
 
 
+def test_of_a_loss_with_many_values_per_row_their_mean_counts():
+    student = torch.tensor([[1.0] * 10, [5.0] * 9 + [25.0], [9.0] * 10])
+    terms = criterion(loss(target=ImportSpec(f"{HERE}:every_gap")), teachers=[teacher("a")])
+    total, _ = terms(Outputs(student), targets([4, 4, -1], a=torch.zeros(3, 10)), 0)
+    assert total.item() == pytest.approx((1 + 7) / 2)
+
+
 def test_what_a_loss_needs_is_bound_by_name():
     terms = criterion(loss(target=ImportSpec(f"{HERE}:at_ids")), teachers=[teacher("a")])
     total, _ = terms(Outputs(torch.ones(3, 10)), targets([0, 0, 0], a=torch.zeros(3, 10)), 0)
@@ -243,11 +254,12 @@ def test_a_student_runs_its_taps_only_where_a_loss_of_the_epoch_looks():
 
 
 def test_losses_are_computed_in_float32_under_autocast():
-    terms = criterion(HARD)
+    terms = criterion(loss(target=ImportSpec(f"{HERE}:gram_gap")), teachers=[teacher("a")])
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    student = Distillation(TappedModel(net, {}), terms)
+    student, pixels, known = Distillation(TappedModel(net, {}), terms), torch.rand(2, 1, 8, 8), torch.zeros(2, 10)
     with torch.autocast("cpu", torch.bfloat16):
-        logits = student.outputs(torch.rand(2, 1, 8, 8), ()).logits
-        total, _ = student(torch.rand(2, 1, 8, 8), targets([1, 2]), 0)
-    assert logits.dtype == total.dtype == torch.float32
+        logits = student.outputs(pixels, ()).logits
+        total, _ = student(pixels, targets([1, 2], a=known), 0)
+    assert logits.dtype == torch.float32
+    assert total.item() == gram_gap(logits, known).item(), "its matrix products are not in bfloat16"
     assert torch.equal(logits, logits.bfloat16().float()), "the student itself ran in bfloat16"

@@ -111,6 +111,8 @@ def test_autograd_is_the_callers_business_but_its_weights_take_no_gradient(tmp_p
     assert answer.logits is not None
     answer.logits.sum().backward()
     assert pixels.grad is not None and bool((pixels.grad != 0).any())
+    frozen = Teacher(spec).answer({"image": images(3)}, TeacherRequest("wide"), row_digests({"image": images(3)}))
+    assert frozen.logits is not None and not frozen.logits.requires_grad
     (batch,) = batches(1)
     (known,) = LocalTeachers.load([spec]).ask(batch, (TeacherRequest("wide"),)).result()
     assert known.logits is not None and not known.logits.requires_grad and known.digests is batch.digests

@@ -1,0 +1,1 @@
+"""The driver side of many experiments: searches over an experiment's keys. Nothing stands here yet."""
