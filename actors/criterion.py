@@ -101,8 +101,10 @@ class Term(nn.Module):
             return self._function(*positional, **self.spec.loss.kwargs, **bound)
         values = self._function(*positional, **self.spec.loss.kwargs, **bound, reduction="none")
         values = values.flatten(1).mean(dim=1) if values.ndim > 1 else values
-        counted = labelled.to(values.dtype) if self.needs_labels else torch.ones_like(values)
-        return (values * counted).sum() / counted.sum().clamp(min=1)
+        if not self.needs_labels:
+            return values.mean()
+        counted = labelled.to(values.dtype)
+        return (values * counted).sum() / mean_over_workers(counted.sum()).clamp(min=1e-6)
 
     def _student_tensor(self, outputs: Outputs, teacher: int) -> Tensor:
         if self.student_tap is not None:
@@ -188,6 +190,15 @@ def _arguments(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
         return inspect.signature(function).parameters
     except ValueError:  # a function written in C: called with the two tensors and the kwargs alone
         return {}
+
+
+def mean_over_workers(count: Tensor) -> Tensor:
+    """A worker's loss divided by this gives, averaged by DDP over the workers, the mean over the global batch."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return count
+    count = count.detach().clone()
+    torch.distributed.all_reduce(count)
+    return count / torch.distributed.get_world_size()
 
 
 def _request(teacher: str, terms: Sequence[Term]) -> TeacherRequest:

@@ -103,7 +103,11 @@ class BatchSampler:
         ids = np.concatenate([self.labelled, self.unlabelled])[chosen]
         views = np.full(len(ids), self.view(position.epoch), dtype=np.int32)
         inputs, labels = rows.build(ids, views)
-        labels[torch.from_numpy(chosen >= len(self.labelled))] = NO_LABEL
+        unlabelled = torch.from_numpy(chosen >= len(self.labelled))
+        negative = ids[((labels < 0) & ~unlabelled).numpy()]
+        if len(negative):
+            raise ValueError(f"data.train: sample {int(negative[0])} has a negative label; expected at least 0")
+        labels[unlabelled] = NO_LABEL
         return Batch(ids, views, inputs, labels, position)
 
     def view(self, epoch: int) -> int:

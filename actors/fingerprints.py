@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
+import importlib
+import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from actors.data import evaluation_rows
+from actors.data import SharedDataset, evaluation_rows
 from actors.knowledge import row_digests
-from actors.specs import DataSpec, ImportSpec
+from actors.specs import DataSpec
 from actors.views import MapDataset
 
 ROWS_SAMPLED = 256
@@ -25,12 +27,15 @@ def content_hash(content: Any) -> str:
 
 
 def dataset_fingerprint(dataset: MapDataset, data: DataSpec) -> str:
-    """SHA-256 over the length and the pixels and labels of evenly spaced rows."""
+    """SHA-256 over the dataset object as it is sent to other processes, and, since it may read files, over the pixels
+    and labels of evenly spaced rows."""
     ids = np.unique(np.linspace(0, len(dataset) - 1, ROWS_SAMPLED).astype(np.int64))
     inputs, labels = evaluation_rows(dataset, data).build(ids, np.zeros(len(ids), dtype=np.int32))
+    shared = SharedDataset.of(dataset)
     hasher = hashlib.sha256(f"{data.train.target} {len(dataset)};".encode())
-    hasher.update(row_digests(inputs).tobytes())
-    hasher.update(labels.numpy().tobytes())
+    hasher.update(shared.pickled)
+    for array in (*shared.arrays, row_digests(inputs), labels.numpy()):
+        hasher.update(array.data)
     return hasher.hexdigest()
 
 
@@ -38,9 +43,11 @@ def ids_hash(ids: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(ids).tobytes()).hexdigest()
 
 
-def sources_hash(targets: Sequence[str]) -> dict[str, str]:
-    """Of the file that defines each target: edited code is other content."""
-    return {target: _source_hash(target) for target in sorted(set(targets))}
+def code_fingerprint(targets: Sequence[str]) -> dict[str, str]:
+    """Of each package that a target is in, and of our own: the version of what is installed, the content of the files
+    of what is being written."""
+    packages = sorted({"actors", *(target.partition(":")[0].partition(".")[0] for target in targets)})
+    return {"torch": torch.__version__, **{package: _package_fingerprint(package) for package in packages}}
 
 
 def targets_in(content: Any) -> list[str]:
@@ -53,9 +60,16 @@ def targets_in(content: Any) -> list[str]:
     return []
 
 
-def _source_hash(target: str) -> str:
-    try:
-        file = inspect.getsourcefile(ImportSpec(target).resolve())
-    except (TypeError, ValueError, ImportError, AttributeError):  # a built-in, or a kwarg that happens to be a `target`
+def _package_fingerprint(package: str) -> str:
+    found = importlib.util.find_spec(package) if package else None
+    if found is None or found.origin in ("built-in", "frozen"):
         return ""
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file and Path(file).is_file() else ""
+    folders = [Path(folder) for folder in found.submodule_search_locations or []]
+    if package != "actors" and "site-packages" in Path(found.origin or folders[0]).parts:
+        return str(getattr(importlib.import_module(package), "__version__", ""))
+    files = [file for folder in folders for file in folder.rglob("*.py")]
+    hasher = hashlib.sha256()
+    for file in sorted(files or Path(str(found.origin)).parent.glob("*.py")):
+        hasher.update(f"{file.name};".encode())
+        hasher.update(file.read_bytes())
+    return hasher.hexdigest()

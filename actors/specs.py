@@ -148,7 +148,10 @@ class RecipeSpec:
 
 @dataclass(frozen=True)
 class StudentSpec:
-    """Everything a training rung needs: a student, an assistant, or a teacher that is trained here."""
+    """Everything a training rung needs: a student, an assistant, or a teacher that is trained here.
+
+    `rows_per_epoch`: the labelled rows are repeated to so many; None: each row once.
+    """
 
     name: str
     model: ModelSpec
@@ -163,3 +166,4 @@ class StudentSpec:
     num_workers: int = 1
     resources: Resources = Resources()
     window: int = 2
+    rows_per_epoch: int | None = None

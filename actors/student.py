@@ -21,14 +21,15 @@ from actors.criterion import Criterion, Distillation, Targets
 from actors.data import BatchSampler, evaluation_rows, slice_ids, training_rows
 from actors.features import TappedModel
 from actors.inputs import prepare
-from actors.knowledge import Batch, Knowledge, Position
+from actors.knowledge import Batch, Knowledge
 from actors.probe import probe_shapes
 from actors.progress import Progress, Report, Stopwatch
+from actors.randomness import seed_everything, step_seed
 from actors.schedules import build_scheduler
 from actors.scoring import score_rows
 from actors.sources import TeacherSource, prefetched
 from actors.specs import StudentSpec
-from actors.training_state import TrainingState, refuse_bad_terms
+from actors.training_state import TrainingState, refuse_bad_labels, refuse_bad_terms
 from actors.views import MapDataset
 from actors.weights import weights_as_bytes
 
@@ -102,7 +103,8 @@ class StudentTrainer:
 
     def _train_step(self, batch: Batch, knowledge: list[Knowledge]) -> dict[str, float]:
         recipe = self.spec.recipe
-        torch.manual_seed(step_seed(recipe.seed, batch.position, self.worker.rank))
+        seed_everything(step_seed(recipe.seed, batch.position, self.worker.rank))
+        refuse_bad_labels(batch, self.spec.num_classes)
         with self._stopwatch("forward"):
             total, terms = self._forward(batch, knowledge)
         with self._stopwatch("backward"):
@@ -205,7 +207,7 @@ class StudentTrainer:
         return TrainingState.restored(saved["state"])
 
     def _one_input(self) -> Tensor:
-        inputs, _ = self._rows.build(self._validation[:1], np.zeros(1, dtype=np.int32))
+        inputs, _ = self._rows.build(self._sampler.labelled[:1], np.zeros(1, dtype=np.int32))
         return prepare(inputs, self.spec.model.input, f"{self.spec.name}.input")
 
     def exported(self) -> bytes:
@@ -224,17 +226,12 @@ def build_distillation(spec: StudentSpec, one_input: Tensor) -> Distillation:
     return Distillation(TappedModel(model, spec.model.taps, f"{spec.name}.taps"), criterion)
 
 
-def step_seed(seed: int, position: Position, rank: int) -> int:
-    """All randomness of a step (dropout) comes from its place, never from what else ran in the process."""
-    sequence = np.random.SeedSequence([seed, position.epoch, position.step, rank])
-    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
 def _slices(spec: StudentSpec, dataset: MapDataset, worker: Worker) -> tuple[BatchSampler, np.ndarray]:
     slices = slice_ids(spec.data.slices, len(dataset), spec.data.seed)
     nothing = np.zeros(0, dtype=np.int64)
+    labelled = slices[spec.labelled]
     sampler = BatchSampler(
-        slices[spec.labelled],
+        np.resize(labelled, spec.rows_per_epoch or len(labelled)),
         slices[spec.unlabelled] if spec.unlabelled else nothing,
         spec.recipe.batch_size,
         spec.recipe.seed,

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import random
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import ray
 import torch
 
@@ -15,6 +13,7 @@ from actors.checkpoints import Checkpoints
 from actors.data import SharedDataset
 from actors.pool import TeacherPool, device_for
 from actors.progress import Report
+from actors.randomness import seed_everything
 from actors.sources import LocalTeachers, TeacherSource
 from actors.specs import StudentSpec
 from actors.storage import Folder
@@ -70,7 +69,7 @@ def train_task(job: TrainJob) -> None:
 def train(job: TrainJob, worker: Worker) -> None:
     """Trains the rung from its newest checkpoint; rank 0 leaves weights and outcome in the rung's folder."""
     torch.set_num_threads(job.spec.resources.threads)
-    _seed_everything(job.spec.recipe.seed)
+    seed_everything(job.spec.recipe.seed)
     shared: SharedDataset = ray.get(job.dataset)
     trainer = StudentTrainer(
         job.spec,
@@ -110,9 +109,3 @@ def _report_to(board: Any | None) -> Report:
     if board is None:
         return lambda progress: None
     return lambda progress: board.post.remote(progress)
-
-
-def _seed_everything(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)

@@ -69,3 +69,14 @@ def refuse_other_teacher(version: str, knowledge: Knowledge) -> None:
             f"teacher {knowledge.teacher!r} has weights {knowledge.version[:12]}, the checkpoint was trained with "
             f"{version[:12]}; resume with the same teacher or start a new run"
         )
+
+
+def refuse_bad_labels(batch: Batch, num_classes: int) -> None:
+    """Raises ValueError where a label is no class of the student's."""
+    bad = batch.labels >= num_classes
+    if bool(bad.any()):
+        ids = batch.ids[bad.numpy()]
+        raise ValueError(
+            f"data.train: sample {int(ids[0])} has label {int(batch.labels[bad][0])}, the student knows {num_classes} "
+            "classes; raise num_classes in student.model.kwargs"
+        )

@@ -6,82 +6,63 @@ student.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    FakeTensorMode,
-    UnsupportedOperatorException,
-)
 
-from actors.criterion import Distillation, Targets
-from actors.data import Rows, evaluation_rows, slice_ids, training_rows
 from actors.inputs import prepare
-from actors.knowledge import LOGITS, Knowledge
-from actors.probe import probe_shapes, reaches
-from actors.schedules import LENGTH_ARGUMENTS
-from actors.specs import ImportSpec, ModelSpec, Shape, TeacherSpec
-from actors.student import build_distillation
-from actors.views import MapDataset
+from actors.knowledge import LOGITS
+from actors.probe import probe_shapes
+from actors.schedules import build_scheduler
+from actors.specs import ModelSpec, Shape, TeacherSpec
 from actors.weights import fit_weights, read_weights
 from orchestrator.config import ExperimentConfig
+from orchestrator.data_checks import Datasets, check_labels, open_data, steps_per_epoch
 from orchestrator.ladder import Rung, ladder, teachers
-from orchestrator.targets import NotHere, bind
-
-PROBE_ROWS = 4
+from orchestrator.loss_reach import check_losses
+from orchestrator.wanted import bind_all
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What `check` found. `elsewhere`: targets whose package only the cluster may have."""
+    """What `check` found. `elsewhere`: targets whose package only the cluster may have; then nothing more is known."""
 
-    num_classes: int
-    shapes: Mapping[str, Mapping[str, Shape]]
-    parameters: Mapping[str, int]
-    steps_per_epoch: Mapping[str, int]
+    num_classes: int = 0
+    shapes: Mapping[str, Mapping[str, Shape]] = field(default_factory=dict)
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    steps_per_epoch: Mapping[str, int] = field(default_factory=dict)
     elsewhere: tuple[str, ...] = ()
     teachers: Mapping[str, TeacherSpec] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """A target with what our code itself calls it with."""
-
-    where: str
-    spec: ImportSpec
-    positional: int = 0
-    names: tuple[str, ...] = ()
-
-
 def check(config: ExperimentConfig) -> Findings:
     """Raises ValueError at the first thing that cannot work."""
-    elsewhere = _bind_all(config)
-    data = config.data.spec()
-    dataset = _dataset(data.train, "data.train")
-    test = _dataset(data.test, "data.test")
+    elsewhere = bind_all(config)
+    if any(line.startswith("data.") for line in elsewhere):
+        return Findings(elsewhere=elsewhere)
     rungs = ladder(config)
-    steps = _steps_per_epoch(config, rungs, len(dataset))
-    training_rows(dataset, data).build(*_first(2))
-    evaluation_rows(test, data).build(*_first(2))
+    datasets = open_data(config)
+    steps = steps_per_epoch(config, rungs, datasets)
     if elsewhere:
-        return Findings(0, {}, {}, steps, elsewhere)
-    one_input, _ = evaluation_rows(dataset, data).build(*_first(1))
-    models = {rung.where: rung.model for rung in rungs if rung.role != "alone"}
-    models |= {f"teachers.{name}": section.model_spec() for name, section in config.teachers.items()}
-    built = {where: _probe(model, one_input, where) for where, model in models.items()}
-    num_classes = built["student"].shapes[LOGITS][-1]
-    _check_labels(evaluation_rows(dataset, data), len(dataset), num_classes)
-    shaped = {
-        name: _shaped(spec, built[_section(config, name)], num_classes) for name, spec in teachers(config).items()
-    }
-    for rung in rungs:
-        if rung.teachers:
-            _check_losses(config, rung, shaped, num_classes, one_input)
-    names = {_name(where): found for where, found in built.items()}
+        return Findings(steps_per_epoch=steps, elsewhere=elsewhere)
+    with _quiet_torch():
+        built = _probe_all(config, rungs, datasets)
+        num_classes = built["student"].shapes[LOGITS][-1]
+        check_labels(config, datasets, num_classes)
+        shaped = {
+            name: _shaped(spec, built[_section(config, name)], num_classes, _section(config, name))
+            for name, spec in teachers(config).items()
+        }
+        for rung in rungs:
+            _check_recipe(rung, steps[rung.name])
+            if rung.teachers:
+                spec = rung.spec(config.data.spec(), config.data.validation, num_classes, shaped)
+                check_losses(spec, rung.where, datasets.training_input)
+    names = {where.rpartition(".")[2]: found for where, found in built.items()}
     return Findings(
         num_classes,
         {name: found.shapes for name, found in names.items()},
@@ -101,79 +82,45 @@ class _Built:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
 
-def wanted_targets(config: ExperimentConfig) -> Iterator[Wanted]:
-    """Every import of the config, in the order of the document."""
-    data = config.data
-    yield Wanted("data.train", data.train.spec())
-    yield Wanted("data.test", data.test.spec())
-    yield Wanted("data.views", data.views.spec(), positional=3)
-    yield Wanted("data.evaluation_view", data.evaluation_view.spec(), positional=3)
-    for name, teacher in config.teachers.items():
-        yield Wanted(f"teachers.{name}.model", teacher.model.spec())
-    for rung in ladder(config):
-        if rung.role == "alone":
-            continue
-        recipe_where = f"{rung.where}.train" if rung.role == "teacher" else rung.where
-        if rung.role != "teacher":
-            yield Wanted(f"{rung.where}.model", rung.model.model)
-        yield Wanted(f"{recipe_where}.optimizer", rung.recipe.optimizer, positional=1)
-        if scheduler := rung.recipe.scheduler:
-            given = tuple(name for name in LENGTH_ARGUMENTS if name not in scheduler.kwargs)
-            yield Wanted(f"{recipe_where}.scheduler", scheduler, positional=1, names=given)
-        if rung.role != "teacher":
-            yield from _loss_targets(rung, config)
+def _probe_all(config: ExperimentConfig, rungs: tuple[Rung, ...], datasets: Datasets) -> dict[str, _Built]:
+    models = {rung.where: rung.model for rung in rungs if rung.role != "alone"}
+    models |= {f"teachers.{name}": section.model_spec() for name, section in config.teachers.items()}
+    built = {where: _probe(model, datasets.training_input, where) for where, model in models.items()}
+    for where, model in models.items():
+        seen = prepare(datasets.evaluation_input, model.input, f"{where}.input")
+        probe_shapes(built[where].model, {}, seen, where)
+    return built
 
 
-def _loss_targets(rung: Rung, config: ExperimentConfig) -> Iterator[Wanted]:
-    own = rung.role == "assistant" and config.assistants[rung.name].losses is not None
-    prefix = f"{rung.where}.losses" if own else "losses"
-    for loss in rung.losses:
-        where = f"{prefix}.{loss.name}"
-        yield Wanted(f"{where}.loss", loss.loss, positional=2, names=("labels", "ids", "reduction"))
-        rule = replace(loss.ensemble, kwargs={k: v for k, v in loss.ensemble.kwargs.items() if k != "weights"})
-        yield Wanted(f"{where}.ensemble", rule, positional=2, names=("shares", "temperature"))
-        if loss.connector:
-            yield Wanted(f"{where}.connector", loss.connector, positional=2)
-
-
-def _bind_all(config: ExperimentConfig) -> tuple[str, ...]:
-    elsewhere = []
-    for wanted in wanted_targets(config):
-        try:
-            bind(wanted.spec, wanted.where, wanted.positional, wanted.names)
-        except NotHere:
-            elsewhere.append(f"{wanted.where}.target: {wanted.spec.target}")
-    return tuple(dict.fromkeys(elsewhere))
-
-
-def _dataset(spec: ImportSpec, where: str) -> MapDataset:
+def _check_recipe(rung: Rung, steps: int) -> None:
+    """Builds and steps the optimiser and the scheduler on one number."""
+    where = f"{rung.where}.train" if rung.role == "teacher" else rung.where
+    number = nn.Parameter(torch.zeros(1))
+    number.grad = torch.zeros(1)
+    what = "optimizer"
     try:
-        dataset = spec.build()
+        optimizer = rung.recipe.optimizer.build([number])
+        optimizer.step()
+        what = "scheduler"
+        scheduler = build_scheduler(rung.recipe, optimizer, steps)
+        if scheduler is not None:
+            scheduler.step()
     except Exception as error:
         raise ValueError(
-            f"{where}: {spec.target} failed: {type(error).__name__}: {error}; check {where}.kwargs"
+            f"{where}.{what}: it cannot be used: {type(error).__name__}: {error}; check {where}.{what}.kwargs"
         ) from error
-    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-        raise ValueError(f"{where}: expected a dataset with a length and rows by number, got {type(dataset).__name__}")
-    return dataset
 
 
-def _first(rows: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.arange(rows), np.zeros(rows, dtype=np.int32)
-
-
-def _steps_per_epoch(config: ExperimentConfig, rungs: tuple[Rung, ...], length: int) -> dict[str, int]:
-    slices = slice_ids(config.data.slices, length, config.data.seed)
-    steps = {}
-    for rung in rungs:
-        rows = len(slices[rung.labelled]) + (len(slices[rung.unlabelled]) if rung.unlabelled else 0)
-        steps[rung.name] = rows // rung.recipe.batch_size
-        if not steps[rung.name]:
-            raise ValueError(
-                f"{rung.where}: {rows} samples do not fill one batch of {rung.recipe.batch_size}; "
-                "enlarge the slice or lower data.batch_size"
-            )
-    return steps
+@contextmanager
+def _quiet_torch() -> Iterator[None]:
+    """Torch logs what fails on fake tensors before it raises it; the error says it better."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _probe(model_spec: ModelSpec, inputs: Mapping[str, Tensor], where: str) -> _Built:
@@ -190,26 +137,11 @@ def _probe(model_spec: ModelSpec, inputs: Mapping[str, Tensor], where: str) -> _
     return _Built(model, shapes)
 
 
-def _check_labels(rows: Rows, length: int, num_classes: int) -> None:
-    sampled = np.unique(np.linspace(0, length - 1, 256).astype(np.int64))
-    _, labels = rows.build(sampled, np.zeros(len(sampled), dtype=np.int32))
-    if int(labels.max()) >= num_classes:
-        raise ValueError(
-            f"student.model: its logits have {num_classes} classes, the data has label {int(labels.max())}; "
-            "raise num_classes in its kwargs"
-        )
-
-
 def _section(config: ExperimentConfig, name: str) -> str:
     return f"teachers.{name}" if name in config.teachers else f"assistants.{name}"
 
 
-def _name(where: str) -> str:
-    return where.rpartition(".")[2]
-
-
-def _shaped(spec: TeacherSpec, built: _Built, num_classes: int) -> TeacherSpec:
-    where = f"teachers.{spec.name}"
+def _shaped(spec: TeacherSpec, built: _Built, num_classes: int, where: str) -> TeacherSpec:
     outputs = built.shapes[LOGITS][0]
     if spec.class_map is None and outputs != num_classes:
         raise ValueError(
@@ -222,59 +154,3 @@ def _shaped(spec: TeacherSpec, built: _Built, num_classes: int) -> TeacherSpec:
     if spec.weights:
         fit_weights(built.model, read_weights(spec.weights, f"{where}.checkpoint"), f"{where}.checkpoint")
     return replace(spec, shapes={**built.shapes, LOGITS: (outputs,)})
-
-
-def _check_losses(
-    config: ExperimentConfig,
-    rung: Rung,
-    shaped: Mapping[str, TeacherSpec],
-    num_classes: int,
-    inputs: Mapping[str, Tensor],
-) -> None:
-    spec = rung.spec(config.data.spec(), config.data.validation, num_classes, shaped)
-    prepared = prepare(inputs, rung.model.input, f"{rung.where}.input")
-    distillation = build_distillation(spec, prepared)
-    for epoch in range(rung.recipe.epochs):
-        if not distillation.criterion.active(epoch):
-            raise ValueError(f"losses: all weights of {rung.name} are 0 in epoch {epoch}; give one of them a weight")
-    for _, term in distillation.criterion.named_terms():
-        if rung.unlabelled and term.needs_labels and not term.per_sample:
-            raise ValueError(
-                f"losses.{term.spec.name}: it relates labelled samples to each other, and "
-                f"{rung.where}.data.unlabelled has "
-                "none; use a loss with `reduction`, or leave unlabelled out"
-            )
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            _check_reach(distillation, spec.teachers, tuple(prepared.shape[1:]))
-    except (DataDependentOutputException, UnsupportedOperatorException):
-        _check_reach(distillation, spec.teachers, tuple(prepared.shape[1:]))
-
-
-def _check_reach(distillation: Distillation, listened: tuple[TeacherSpec, ...], row: Shape) -> None:
-    targets = Targets(
-        labels=torch.zeros(PROBE_ROWS, dtype=torch.int64),
-        ids=torch.arange(PROBE_ROWS),
-        knowledge={teacher.name: _made_up(teacher) for teacher in listened},
-    )
-    distillation.train()
-    terms = dict(distillation.criterion.named_terms())
-    outputs = distillation.outputs(torch.rand(PROBE_ROWS, *row), distillation.criterion.student_taps(terms))
-    for name, term in terms.items():
-        try:
-            value = term(outputs, targets)
-        except (ValueError, TypeError, RuntimeError, IndexError) as error:
-            raise ValueError(f"losses.{name}: {term.spec.loss.target} failed: {error}") from error
-        if value.ndim:
-            raise ValueError(
-                f"losses.{name}: expected one value, got shape {tuple(value.shape)}; reduce it to its mean"
-            )
-        if not reaches(value, distillation.student.parameters()):
-            raise ValueError(
-                f"losses.{name}: its graph reaches no parameter of the student, so nothing is learned by it"
-            )
-
-
-def _made_up(teacher: TeacherSpec) -> Knowledge:
-    tensors = {name: torch.rand(PROBE_ROWS, *shape) for name, shape in teacher.shapes.items()}
-    return Knowledge(teacher.name, tensors.pop(LOGITS), tensors)

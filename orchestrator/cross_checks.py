@@ -39,6 +39,8 @@ def _check_slices(config: ExperimentConfig) -> Problems:
             yield path, f"data.slices has {unknown(name, slices, 'slice')}"
         elif name == validation:
             yield path, f"{name!r} is the slice for validation (data.validation); train on another"
+    if config.student.data.labelled == config.student.data.unlabelled:
+        yield "student.data.unlabelled", f"{config.student.data.labelled!r} is the labelled slice; name another"
 
 
 def _slices_to_train_on(config: ExperimentConfig) -> Iterator[tuple[str, str]]:

@@ -42,7 +42,7 @@ class Experiment:
         config = Path(folder, CONFIG_FILE)
         if not config.is_file():
             raise ValueError(f"resume: expected the folder of a run, found no {CONFIG_FILE} in {str(folder)!r}")
-        storage = str(config.absolute().parents[2])
+        storage = str(config.resolve().parents[2])
         return cls(ExperimentConfig.from_yaml(config).model_copy(update={"storage": storage}))
 
     @cached_property
@@ -68,8 +68,9 @@ class Experiment:
         view = view or LiveView()
         with connected(address, plan.side_by_side) as resources:
             plan.refuse_if_larger(resources)
-            folder = Folder(str(Path(resume).absolute())) if resume else self._new_folder()
-            folder.write(CONFIG_FILE, self.config.to_yaml().encode())
+            folder = Folder(str(Path(resume).resolve())) if resume else self._new_folder()
+            if not folder.has(CONFIG_FILE):
+                folder.write(CONFIG_FILE, self.config.to_yaml().encode())
             view.say(f"run {folder}")
             try:
                 return self._run_on_cluster(folder, view, started)
@@ -81,8 +82,9 @@ class Experiment:
         data = self.config.data.spec()
         run = LadderRun(self.config, self.findings, folder)
         with view:
-            trained = run.train(view)
             test = ray.put(shared(data.test.build(), "data.test"))
+            trained = run.train(view)
+            folder.write(STUDENT_FILE, Path(trained["student"].weights).read_bytes())
             models = [TrainedModel(s.name, s.model, s.weights, s.class_map) for s in run.teachers.values()]
             models += [
                 TrainedModel(rung.name, rung.model, trained[rung.name].weights)
@@ -91,7 +93,6 @@ class Experiment:
             ]
             gpus = self.config.student.resources.num_gpus
             scores, ensemble = evaluate(models, list(self.config.teachers), self.findings.num_classes, test, data, gpus)
-        folder.write(STUDENT_FILE, Path(trained["student"].weights).read_bytes())
         result = ExperimentResult(
             name=self.config.name,
             seed=self.config.seed,
@@ -117,7 +118,10 @@ class Experiment:
 
     def _new_folder(self) -> Folder:
         parent = Path(self.config.storage).absolute() / self.config.name
-        parent.mkdir(parents=True, exist_ok=True)
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"storage: {parent} cannot be made: {error.strerror}; choose another folder") from error
         stamp = time.strftime("%Y%m%d-%H%M%S")
         for attempt in range(100):
             folder = parent / (stamp if not attempt else f"{stamp}-{attempt}")

@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 RESERVED_NAMES = ("student", "ensemble", "alone")
+LARGEST_SEED = 2**63 - 1
 
 
 class Section(BaseModel):
@@ -53,6 +54,12 @@ def _unreserved(name: str) -> str:
     return name
 
 
+def _not_the_models(name: str) -> str:
+    if name == "models":
+        raise ValueError("the name 'models' is taken: trained teachers are kept there; choose another")
+    return name
+
+
 def _local(path: str) -> str:
     scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", path)
     if scheme:
@@ -76,7 +83,7 @@ _Float = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$"), expects("a name of letters, digits, _ and -")]
 
 PositiveInt = Annotated[_Int, Field(ge=1), expects("a positive integer")]
-NaturalInt = Annotated[_Int, Field(ge=0), expects("an integer of at least 0")]
+NaturalInt = Annotated[_Int, Field(ge=0, le=LARGEST_SEED), expects("an integer of at least 0")]
 Number = Annotated[_Float, expects("a number")]
 PositiveFloat = Annotated[_Float, Field(gt=0), expects("a positive number")]
 NaturalFloat = Annotated[_Float, Field(ge=0), expects("a number of at least 0")]
@@ -95,6 +102,7 @@ ExperimentName = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*$"),
     expects("a name of letters, digits, '.', '_' and '-'"),
+    AfterValidator(_not_the_models),
 ]
 TeacherName = Annotated[_Name, AfterValidator(_unreserved)]
 Key = Annotated[str, Field(pattern=r"^[^.\s]+$"), expects("a name without dots and spaces")]

@@ -9,29 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from actors.data import slice_ids
-from actors.fingerprints import content_hash, dataset_fingerprint, ids_hash, sources_hash, targets_in
+from actors.fingerprints import code_fingerprint, content_hash, ids_hash, targets_in
 from actors.specs import StudentSpec, TeacherSpec
 from actors.views import MapDataset
 
 KEY_LENGTH = 16
 
 
-def rung_key(spec: StudentSpec, dataset: MapDataset) -> str:
-    """The hash of the data's content, the slices' ids, views, model, recipe, losses, the teachers' weights and what
-    makes last bits differ (workers, threads, chunks). Neither names nor places count."""
-    content = _content(spec, dataset)
-    return content_hash({**content, "sources": sources_hash(targets_in(content))})[:KEY_LENGTH]
+def rung_key(spec: StudentSpec, dataset: MapDataset, fingerprint: str) -> str:
+    """The hash of the data's content (its `fingerprint`), the slices' ids, views, model, recipe, losses, the
+    teachers' weights and what makes last bits differ (workers, threads, chunks). Neither names nor places count."""
+    content = {"dataset": fingerprint, **_content(spec, len(dataset))}
+    return content_hash({**content, "code": code_fingerprint(targets_in(content))})[:KEY_LENGTH]
 
 
 def file_hash(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def _content(spec: StudentSpec, dataset: MapDataset) -> dict[str, Any]:
+def _content(spec: StudentSpec, length: int) -> dict[str, Any]:
     data = spec.data
-    slices = slice_ids(data.slices, len(dataset), data.seed)
+    slices = slice_ids(data.slices, length, data.seed)
     return {
-        "dataset": dataset_fingerprint(dataset, data),
         "labelled": ids_hash(slices[spec.labelled]),
         "unlabelled": ids_hash(slices[spec.unlabelled]) if spec.unlabelled else None,
         "views": [asdict(data.views), data.num_views, data.seed],
@@ -39,7 +38,8 @@ def _content(spec: StudentSpec, dataset: MapDataset) -> dict[str, Any]:
         "recipe": asdict(replace(spec.recipe, checkpoint_every_steps=None)),
         "losses": [asdict(loss) for loss in spec.losses],
         "teachers": {teacher.name: _teacher(teacher) for teacher in spec.teachers},
-        "workers": [spec.num_workers, spec.resources.threads],
+        "workers": [spec.num_workers, spec.resources.threads, spec.resources.num_gpus > 0],
+        "rows_per_epoch": spec.rows_per_epoch,
     }
 
 

@@ -29,7 +29,8 @@ Role = Literal["teacher", "assistant", "alone", "student"]
 
 @dataclass(frozen=True)
 class Rung:
-    """One model to train. `teachers`: the names it needs trained before it."""
+    """One model to train. `teachers`: the names it needs trained before it. `rows_per_epoch`: labelled rows are
+    repeated to so many, so that a student alone has the steps of one that learns from unlabelled rows too."""
 
     name: str
     role: Role
@@ -41,6 +42,7 @@ class Rung:
     num_workers: int
     resources: Resources
     window: int = 0
+    rows_per_epoch: int | None = None
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -69,6 +71,7 @@ class Rung:
             num_workers=self.num_workers,
             resources=self.resources,
             window=self.window,
+            rows_per_epoch=self.rows_per_epoch,
         )
 
 
@@ -106,20 +109,17 @@ def _alone(student: Rung, slices: Mapping[str, int]) -> Rung:
         name="alone",
         role="alone",
         model=replace(student.model, taps={}),
-        recipe=replace(student.recipe, epochs=_epochs_alone(student, slices)),
         losses=alone_losses(student.losses),
         unlabelled=None,
+        rows_per_epoch=_rows_alone(student, slices),
         window=0,
     )
 
 
-def _epochs_alone(student: Rung, slices: Mapping[str, int]) -> int:
-    """As many steps as the student has, where its labelled part alone makes a shorter epoch."""
+def _rows_alone(student: Rung, slices: Mapping[str, int]) -> int | None:
     if student.unlabelled is None:
-        return student.recipe.epochs
-    batch_size = student.recipe.batch_size
-    steps = student.recipe.epochs * ((slices[student.labelled] + slices[student.unlabelled]) // batch_size)
-    return max(1, round(steps / max(1, slices[student.labelled] // batch_size)))
+        return None
+    return slices.get(student.labelled, 0) + slices.get(student.unlabelled, 0)
 
 
 def _taught(config: ExperimentConfig, name: str, section: StudentConfig | AssistantConfig) -> Rung:

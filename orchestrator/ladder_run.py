@@ -13,6 +13,7 @@ from typing import Any
 import ray
 
 from actors.data import SharedDataset
+from actors.fingerprints import dataset_fingerprint
 from actors.pool import TeacherPool
 from actors.progress import ProgressBoard
 from actors.specs import TeacherSpec
@@ -27,6 +28,7 @@ from orchestrator.launch import train_rung
 from orchestrator.live import LiveView
 
 POLL_S = 0.25
+KEY_FILE = "key"
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,12 @@ class LadderRun:
         self._models = Folder(str(Path(config.storage).absolute())) / "models"
         self._data = config.data.spec()
         self._dataset = self._data.train.build()
+        self._fingerprint = dataset_fingerprint(self._dataset, self._data)
         self._shared = ray.put(shared(self._dataset, "data.train"))
         self._board: Any = ray.remote(ProgressBoard).options(num_cpus=0).remote()
         self._done: dict[str, Future[Trained]] = {}
         self._pools: list[TeacherPool] = []
+        self._ended = False
 
     def train(self, view: LiveView) -> dict[str, Trained]:
         """Raises what ended the first rung that failed."""
@@ -67,6 +71,7 @@ class LadderRun:
         try:
             return self._wait(view)
         finally:
+            self._ended = True
             for pool in self._pools:
                 pool.stop()
             ray.kill(self._board)
@@ -97,7 +102,9 @@ class LadderRun:
     def _train(self, rung: Rung) -> Trained:
         spec = rung.spec(self._data, self._config.data.validation, self._num_classes, self.teachers)
         folder = self._folder / "rungs" / rung.name
-        model = self._models / rung_key(spec, self._dataset)
+        key = rung_key(spec, self._dataset, self._fingerprint)
+        refuse_other_rung(folder, key, rung.name)
+        model = self._models / key
         if rung.role != "student" and model.has(OUTCOME_FILE):
             return read_trained(rung, model, reused=True)
         if not folder.has(OUTCOME_FILE):
@@ -105,8 +112,9 @@ class LadderRun:
             train_rung(TrainJob(spec, self._shared, folder, pool, self._board))
             if pool is not None:
                 pool.stop()
-        for name in (WEIGHTS_FILE, OUTCOME_FILE):
-            model.write(name, folder.read(name))
+        if rung.role != "student":
+            for name in (WEIGHTS_FILE, OUTCOME_FILE):
+                model.write(name, folder.read(name))
         return read_trained(rung, folder, reused=False)
 
     def _pool(self, specs: Sequence[TeacherSpec]) -> TeacherPool | None:
@@ -116,7 +124,22 @@ class LadderRun:
         assert timeout_s is not None
         pool = TeacherPool.start(specs, self._shared, self._data, answer_timeout_s=timeout_s)
         self._pools.append(pool)
+        if self._ended:
+            pool.stop()
         return pool
+
+
+def refuse_other_rung(folder: Folder, key: str, name: str) -> None:
+    """Marks a rung's folder with its key; raises ValueError where it was begun under another."""
+    if not folder.has(KEY_FILE):
+        folder.write(KEY_FILE, key.encode())
+    begun = folder.read(KEY_FILE).decode()
+    if begun != key:
+        raise ValueError(
+            f"resume: {name} was begun as {begun}, it would go on as {key}: its data, code, recipe or "
+            f"teachers have changed; "
+            "start a new run"
+        )
 
 
 def shared(dataset: MapDataset, where: str) -> SharedDataset:

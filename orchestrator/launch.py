@@ -48,7 +48,8 @@ def _train_in_group(job: TrainJob) -> None:
             causes = [cause for cause in error.worker_failures.values() if isinstance(cause, RungError)]
             killed = len(error.worker_failures) - len(causes)
             if not may_restart(killed, all(cause.may_be_echo for cause in causes), restarts):
-                raise (causes[0].cause if causes else error) from error
+                first = min(causes, key=lambda cause: cause.may_be_echo, default=None)
+                raise (first.cause if first else error) from error
             restarts += 1
             logger.warning("%s: a worker died, restart %d from the last checkpoint", job.spec.name, restarts)
 

@@ -34,7 +34,7 @@ class LiveView:
         self._live.stop()
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def update(self, progress: Progress) -> None:
         self._rungs[progress.rung] = progress

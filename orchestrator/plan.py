@@ -88,7 +88,7 @@ def make_plan(config: ExperimentConfig, findings: Findings) -> Plan:
     rungs = tuple(
         PlannedRung(
             rung=rung,
-            steps_per_epoch=findings.steps_per_epoch[rung.name],
+            steps_per_epoch=findings.steps_per_epoch.get(rung.name, 0),
             parameters=findings.parameters.get("student" if rung.role == "alone" else rung.name, 0),
             teaching=tuple(_teaching(rung, findings.teachers[name]) for name in rung.teachers if findings.teachers),
             need=_need(config, rung),

@@ -62,7 +62,7 @@ def _plan_row(planned: PlannedRung) -> tuple[str, ...]:
     sent = [f"{one.teacher}: {', '.join(one.outputs)} {bytes_text(one.bytes_per_step)}" for one in planned.teaching]
     return (
         rung.name if rung.role in ("student", "alone") else f"{rung.role} {rung.name}",
-        f"{rung.recipe.epochs} x {planned.steps_per_epoch} steps on {rows}",
+        f"{rung.recipe.epochs} x {planned.steps_per_epoch or '?'} steps on {rows}",
         f"{planned.parameters:,}" if planned.parameters else "?",
         str(rung.num_workers),
         ", ".join(rung.teachers) or "labels",

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from actors.datasets import Digits
-from actors.fingerprints import content_hash, ids_hash, sources_hash, targets_in
+from actors.fingerprints import code_fingerprint, content_hash, dataset_fingerprint, ids_hash, targets_in
 from actors.specs import ImportSpec, Resources, WeightSpec
 from orchestrator.identity import rung_key
 from tests.unit.digits_setup import DATA, HARD, SOFT, digits, model, save_teacher, student
@@ -21,7 +22,11 @@ def spec(tmp_path):
 
 
 def key(spec) -> str:
-    return rung_key(spec, digits())
+    return key_with(spec, digits())
+
+
+def key_with(spec, dataset) -> str:
+    return rung_key(spec, dataset, dataset_fingerprint(dataset, spec.data))
 
 
 def data(spec, **changes):
@@ -106,10 +111,11 @@ def test_the_teachers_weights_count_and_their_place_does_not(tmp_path, spec):
 
 @pytest.mark.parametrize("part", ["images", "labels"])
 def test_other_data_makes_another_key(spec, part):
-    other = Digits()
-    assert rung_key(spec, other) == key(spec), "the same content elsewhere in memory"
-    getattr(other, part)[0] ^= 1
-    assert rung_key(spec, other) != key(spec)
+    for row in (0, 1, 501):
+        other = Digits()
+        assert key_with(spec, other) == key(spec), "the same content elsewhere in memory"
+        getattr(other, part)[row] ^= 1
+        assert key_with(spec, other) != key(spec)
 
 
 def test_a_teacher_that_is_trained_here_has_a_key_of_its_own(spec):
@@ -120,10 +126,23 @@ def test_edited_code_is_another_source(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     file = tmp_path / "edited_loss.py"
     file.write_text("def loss(student, teacher):\n    return (student - teacher).mean()\n")
-    before = sources_hash(["edited_loss:loss"])
+    before = code_fingerprint(["edited_loss:loss"])
     file.write_text("def loss(student, teacher):\n    return (student + teacher).mean()\n")
-    assert sources_hash(["edited_loss:loss"]) != before
-    assert list(sources_hash(["torch:dist", "actors.losses:kd_loss"])) == ["actors.losses:kd_loss", "torch:dist"]
+    assert code_fingerprint(["edited_loss:loss"]) != before
+
+
+def test_what_a_target_imports_from_beside_it_is_its_source_too(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_loss.py").write_text("from my_sums import loss\n")
+    (tmp_path / "my_sums.py").write_text("def loss(student, teacher):\n    return (student - teacher).mean()\n")
+    before = code_fingerprint(["my_loss:loss"])
+    (tmp_path / "my_sums.py").write_text("def loss(student, teacher):\n    return (student + teacher).mean()\n")
+    assert code_fingerprint(["my_loss:loss"]) != before
+
+
+def test_what_is_installed_counts_by_its_version():
+    found = code_fingerprint(["torchvision.models:resnet18"])
+    assert found["torchvision"] and found["torch"] == torch.__version__ and len(found["actors"]) == 64
 
 
 def test_every_target_is_found_however_deep():

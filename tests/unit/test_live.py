@@ -45,7 +45,6 @@ def test_a_plain_line_is_not_broken_in_a_pipe():
     assert shown(progress()).splitlines() == [LINE], "a pipe counts as 80 columns"
 
 
-@pytest.mark.xfail(strict=True, reason="LiveView.say reads brackets as rich's markup")
 def test_a_path_with_brackets_is_shown_as_it_is():
     assert shown(say=["run /runs/[red]/x"], width=200) == "run /runs/[red]/x\n"
 

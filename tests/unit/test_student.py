@@ -12,11 +12,13 @@ from actors.data import BatchSampler, training_rows
 from actors.errors import KnowledgeError
 from actors.knowledge import Knowledge, Position
 from actors.models import tiny_cnn
+from actors.randomness import step_seed
 from actors.sources import Given, LocalTeachers
 from actors.specs import ImportSpec, InputSpec, TapPair, WeightSpec
-from actors.student import build_distillation, step_seed
+from actors.student import build_distillation
 from tests.unit.digits_setup import HARD, SOFT, digits, model, save_teacher, student, trained, trainer
 
+LOUD = model("tests.unit.test_student:draws_from_all_generators")
 DROPOUT = model("tests.unit.digits_setup:dropout_mlp", taps={"hidden": "3"})
 HINT = replace(SOFT, name="hint", loss=ImportSpec("actors.losses:hint_loss"), on=TapPair("hidden", "pool"))
 
@@ -47,6 +49,15 @@ class Odd:
         return Given([self.change(batch, one) for one in self.inner.ask(batch, request).result()])
 
 
+class Noisy(torch.nn.Module):
+    def forward(self, inputs):
+        return inputs * (1 + random.random() * self.training + np.random.rand() * self.training)
+
+
+def draws_from_all_generators():
+    return torch.nn.Sequential(torch.nn.Flatten(), Noisy(), torch.nn.Linear(64, 10))
+
+
 def nothing(student_logits, teacher_logits):
     return (student_logits * 0).sum()
 
@@ -74,7 +85,9 @@ def test_the_same_seed_gives_the_same_student(tmp_path, spec):
     assert safetensors.torch.load(first).keys() == DROPOUT.model.build().state_dict().keys(), "exported bare"
 
 
-def test_whatever_else_runs_in_the_process_changes_nothing(tmp_path, spec):
+@pytest.mark.parametrize("net", [DROPOUT, LOUD])
+def test_whatever_else_runs_in_the_process_changes_nothing(tmp_path, spec, net):
+    spec = replace(spec, model=net, losses=(HARD, SOFT))
     undisturbed = trained(spec, tmp_path / "a")
     torch.manual_seed(1234)
     meddling = Meddling(LocalTeachers.load(spec.teachers))
@@ -108,6 +121,8 @@ def test_the_student_its_connectors_and_nothing_else_is_trained(tmp_path, spec):
     training.run()
     moved = {name for name, p in training._distillation.named_parameters() if not torch.equal(p, before[name])}
     assert moved == set(before) and any("connector" in name for name in before)
+    buffers = dict(training.student.named_buffers())
+    assert buffers["2.num_batches_tracked"] == 8 and bool(buffers["2.running_mean"].any()), "in training mode"
     (batch,) = sampled(spec, Position(0, 0))
     (answer,) = LocalTeachers({"wide": teacher}).ask(batch, training._distillation.criterion.request(0)).result()
     assert answer.version == training.state.teachers["wide"]
@@ -146,10 +161,17 @@ def test_progress_tells_every_epochs_end_once(tmp_path):
     assert ends[-1].left_s == 0 and ends[0].left_s > 0 and sum(ends[0].shares.values()) == pytest.approx(1)
 
 
-def test_bf16_and_clipping_train(tmp_path):
-    first = trained(student(precision="bf16", clip_norm=0.01), tmp_path / "a")
-    assert first != trained(student(), tmp_path / "b")
-    assert all(bool(tensor.isfinite().all()) for tensor in safetensors.torch.load(first).values())
+def test_half_precision_leaves_the_weights_in_float32(tmp_path):
+    half = trained(student(precision="bf16"), tmp_path / "a")
+    assert half != trained(student(), tmp_path / "b")
+    assert {tensor.dtype for tensor in safetensors.torch.load(half).values()} == {torch.float32}
+
+
+def test_clipping_holds_the_gradient_to_its_norm(tmp_path):
+    training = trainer(student(clip_norm=0.25, optimizer=ImportSpec("torch.optim:SGD", {"lr": 1e-3})), tmp_path / "a")
+    training.run()
+    gradients = [parameter.grad for parameter in training.student.parameters()]
+    assert torch.cat([gradient.flatten() for gradient in gradients]).norm().item() == pytest.approx(0.25, rel=1e-3)
 
 
 @pytest.mark.parametrize("target", ["nothing", "nothing_at_first"])

@@ -1,0 +1,23 @@
+"""Where the randomness of training comes from: the place of a step alone."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+
+from actors.knowledge import Position
+
+
+def step_seed(seed: int, position: Position, rank: int) -> int:
+    """All randomness of a step (dropout) comes from its place, never from what else ran in the process."""
+    sequence = np.random.SeedSequence([seed, position.epoch, position.step, rank])
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def seed_everything(seed: int) -> None:
+    """Python's, numpy's and torch's global generators."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

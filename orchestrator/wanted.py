@@ -1,0 +1,71 @@
+"""Every import of a config, with what our own code calls it with, bound before anything starts. Imports neither torch
+nor Ray by itself; its targets may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from actors.specs import ImportSpec
+from orchestrator.config import ExperimentConfig
+from orchestrator.ladder import Rung, ladder
+from orchestrator.targets import NotHere, bind
+
+SCHEDULE_LENGTHS = ("total_steps", "T_max")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A target with what our code itself calls it with."""
+
+    where: str
+    spec: ImportSpec
+    positional: int = 0
+    names: tuple[str, ...] = ()
+
+
+def wanted_targets(config: ExperimentConfig) -> Iterator[Wanted]:
+    """Every import of the config, in the order of the document."""
+    data = config.data
+    yield Wanted("data.train", data.train.spec())
+    yield Wanted("data.test", data.test.spec())
+    yield Wanted("data.views", data.views.spec(), positional=3)
+    yield Wanted("data.evaluation_view", data.evaluation_view.spec(), positional=3)
+    for name, teacher in config.teachers.items():
+        yield Wanted(f"teachers.{name}.model", teacher.model.spec())
+    for rung in ladder(config):
+        if rung.role == "alone":
+            continue
+        recipe_where = f"{rung.where}.train" if rung.role == "teacher" else rung.where
+        if rung.role != "teacher":
+            yield Wanted(f"{rung.where}.model", rung.model.model)
+        yield Wanted(f"{recipe_where}.optimizer", rung.recipe.optimizer, positional=1)
+        if scheduler := rung.recipe.scheduler:
+            given = tuple(name for name in SCHEDULE_LENGTHS if name not in scheduler.kwargs)
+            yield Wanted(f"{recipe_where}.scheduler", scheduler, positional=1, names=given)
+        if rung.role != "teacher":
+            yield from _loss_targets(rung, config)
+
+
+def _loss_targets(rung: Rung, config: ExperimentConfig) -> Iterator[Wanted]:
+    own = rung.role == "assistant" and config.assistants[rung.name].losses is not None
+    prefix = f"{rung.where}.losses" if own else "losses"
+    for loss in rung.losses:
+        where = f"{prefix}.{loss.name}"
+        yield Wanted(f"{where}.loss", loss.loss, positional=2, names=("labels", "ids", "reduction"))
+        rule = replace(loss.ensemble, kwargs={k: v for k, v in loss.ensemble.kwargs.items() if k != "weights"})
+        yield Wanted(f"{where}.ensemble", rule, positional=2, names=("shares", "temperature"))
+        if loss.connector:
+            yield Wanted(f"{where}.connector", loss.connector, positional=2)
+
+
+def bind_all(config: ExperimentConfig) -> tuple[str, ...]:
+    """The targets whose package is not installed here. Raises ValueError where one cannot be called so."""
+    elsewhere = []
+    for wanted in wanted_targets(config):
+        try:
+            bind(wanted.spec, wanted.where, wanted.positional, wanted.names)
+        except NotHere:
+            elsewhere.append(f"{wanted.where}.target: {wanted.spec.target}")
+    return tuple(dict.fromkeys(elsewhere))
