@@ -166,7 +166,7 @@ def main() -> None:
     arguments = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     file = OUT / f"{Path(arguments.recipe).stem}.json"
-    with connected(None, {}):
+    with connected(None, Experiment.from_yaml(arguments.recipe).check().side_by_side):
         found = measure(arguments.recipe, arguments.seeds, file)
     print_table(found, Path(arguments.recipe).stem)
 

@@ -84,12 +84,18 @@ def test_another_seed_of_the_student_uses_the_same_teachers(cluster, storage):
     assert sha256(Path(other.student_file)) != sha256(Path(first.student_file))
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_pool_and_local_teachers_give_the_same_student(cluster, storage, num_workers):
-    quick = (*QUICK, "student.alone=false", f"student.num_workers={num_workers}")
-    pooled, _ = ran(DIGITS, storage, *quick, "source=pool", "teachers.wide.replicas=2")
-    local, _ = ran(DIGITS, storage, *quick, "source=local")
-    assert sha256(Path(pooled.student_file)) == sha256(Path(local.student_file))
+def test_pool_and_local_teachers_give_the_same_student_with_one_worker_and_with_two(cluster, storage):
+    students = {}
+    for num_workers in (1, 2):
+        quick = (*QUICK, "student.alone=false", f"student.num_workers={num_workers}")
+        pooled, _ = ran(DIGITS, storage, *quick, "source=pool", "teachers.wide.replicas=2")
+        local, _ = ran(DIGITS, storage, *quick, "source=local")
+        assert sha256(Path(pooled.student_file)) == sha256(Path(local.student_file))
+        students[num_workers] = load_file(local.student_file)
+
+    # Without BatchNorm and dropout, workers only share out a step; rows without labels lie unevenly among them.
+    for name, weights in students[1].items():
+        torch.testing.assert_close(students[2][name], weights, rtol=1e-3, atol=1e-4)
 
 
 def test_an_assistant_stands_between(cluster, storage):

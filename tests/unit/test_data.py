@@ -28,6 +28,10 @@ def mixed_types(dataset, sample_id, generator):
     return (image if sample_id % 2 else image.astype(np.float32) / 15), 0
 
 
+def negative(dataset, sample_id, generator):
+    return dataset[sample_id][0][None], -2
+
+
 def two_inputs(dataset, sample_id, generator):
     image = dataset[sample_id][0]
     return {"left": image[None, :, :4], "right": image[None, :, 4:]}, 1
@@ -153,6 +157,15 @@ def test_unlabelled_rows_have_no_label_and_the_others_their_own():
     truth = {i: digits()[i][1] if i < 200 else NO_LABEL for i in batch.ids.tolist()}
     assert batch.labels.tolist() == list(truth.values())
     assert {-1} < set(batch.labels.tolist()), "both kinds are in this batch"
+
+
+def test_a_negative_label_of_a_labelled_row_is_refused():
+    """It would be taken for an unlabelled row, and silently be masked."""
+    rows = Rows(digits(), ImportSpec(f"{HERE}:negative"), 0)
+    with pytest.raises(ValueError, match=r"^data\.train: sample 1\d\d has a negative label; expected at least 0"):
+        small(unlabelled=np.arange(0)).batch(rows, Position())
+    batch = small(labelled=np.arange(0)).batch(rows, Position())
+    assert set(batch.labels.tolist()) == {NO_LABEL}, "of an unlabelled row it does not matter"
 
 
 def test_a_resumed_run_sees_the_batches_that_an_undisturbed_one_sees():

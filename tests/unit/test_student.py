@@ -147,6 +147,22 @@ def test_it_learns_and_says_how_well(tmp_path):
     assert set(state.seconds) == {"data", "wait", "forward", "backward", "evaluation", "checkpoint"}
 
 
+def test_labelled_rows_are_repeated_to_as_many_as_asked_for(tmp_path):
+    training = trainer(replace(student(epochs=1), rows_per_epoch=2 * 96 + 48), tmp_path / "a")
+    labelled = training._sampler.labelled
+    counts = np.unique(labelled, return_counts=True)[1]
+    assert len(counts) == 96 and sorted(set(counts.tolist())) == [2, 3] and len(labelled) == 240
+    assert training.run().steps_done == 10
+
+
+def test_a_label_that_is_no_class_of_the_students_names_the_sample(tmp_path):
+    spec = replace(student(spec=model(num_classes=9)), num_classes=9)
+    with pytest.raises(
+        ValueError, match=r"^data\.train: sample \d+ has label 9, the student knows 9 classes; raise num"
+    ):
+        trainer(spec, tmp_path / "a").run()
+
+
 def test_bytes_received_are_counted(tmp_path, spec):
     state = trainer(spec, tmp_path / "a").run()
     assert state.bytes_received == 8 * 24 * 4 * (10 + 24), "logits of 10 classes and a feature of 24"
