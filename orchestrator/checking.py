@@ -100,9 +100,11 @@ def _check_recipe(rung: Rung, steps: int) -> None:
     what = "optimizer"
     try:
         optimizer = rung.recipe.optimizer.build([number])
-        optimizer.step()
         what = "scheduler"
         scheduler = build_scheduler(rung.recipe, optimizer, steps)
+        what = "optimizer"
+        optimizer.step()
+        what = "scheduler"
         if scheduler is not None:
             scheduler.step()
     except Exception as error:
