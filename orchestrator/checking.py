@@ -97,19 +97,24 @@ def _check_recipe(rung: Rung, steps: int) -> None:
     where = f"{rung.where}.train" if rung.role == "teacher" else rung.where
     number = nn.Parameter(torch.zeros(1))
     number.grad = torch.zeros(1)
-    what = "optimizer"
-    try:
+    with _usable(f"{where}.optimizer"):
         optimizer = rung.recipe.optimizer.build([number])
-        what = "scheduler"
+    with _usable(f"{where}.scheduler"):
         scheduler = build_scheduler(rung.recipe, optimizer, steps)
-        what = "optimizer"
+    with _usable(f"{where}.optimizer"):
         optimizer.step()
-        what = "scheduler"
-        if scheduler is not None:
+    if scheduler is not None:
+        with _usable(f"{where}.scheduler"):
             scheduler.step()
+
+
+@contextmanager
+def _usable(where: str) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
         raise ValueError(
-            f"{where}.{what}: it cannot be used: {type(error).__name__}: {error}; check {where}.{what}.kwargs"
+            f"{where}: it cannot be used: {type(error).__name__}: {error}; check {where}.kwargs"
         ) from error
 
 
