@@ -149,6 +149,8 @@ def _section(config: ExperimentConfig, name: str) -> str:
 
 
 def _shaped(spec: TeacherSpec, built: _Built, num_classes: int, where: str) -> TeacherSpec:
+    if spec.weights:
+        fit_weights(built.model, read_weights(spec.weights, f"{where}.checkpoint"), f"{where}.checkpoint")
     outputs = built.shapes[LOGITS][0]
     if spec.class_map is None and outputs != num_classes:
         raise ValueError(
@@ -158,6 +160,4 @@ def _shaped(spec: TeacherSpec, built: _Built, num_classes: int, where: str) -> T
         raise ValueError(f"{where}.class_map: expected {outputs} classes (its outputs), got {len(spec.class_map)}")
     if spec.class_map is not None and max(spec.class_map) >= num_classes:
         raise ValueError(f"{where}.class_map: class {max(spec.class_map)} is not among the data's {num_classes}")
-    if spec.weights:
-        fit_weights(built.model, read_weights(spec.weights, f"{where}.checkpoint"), f"{where}.checkpoint")
     return replace(spec, shapes={**built.shapes, LOGITS: (outputs,)})

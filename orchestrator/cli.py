@@ -41,7 +41,7 @@ def run(
 ) -> None:
     """Train teachers where needed, distil the student, score everything on the test set."""
     if (config is None) == (resume is None):
-        _refuse("run: expected either CONFIG or --resume RUN")
+        _refuse("run: expected either CONFIG or --resume RUN; a resumed run keeps its config, without overrides")
     from orchestrator.experiment import Experiment
     from orchestrator.live import LiveView
     from orchestrator.printing import print_plan, print_result

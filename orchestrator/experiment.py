@@ -20,7 +20,8 @@ from orchestrator.ladder import Role, ladder
 from orchestrator.ladder_run import LadderRun, Trained, shared
 from orchestrator.live import LiveView
 from orchestrator.plan import Plan, make_plan
-from orchestrator.result import STUDENT_FILE, ExperimentResult, ModelResult, RungResult
+from orchestrator.result import RESULT_FILE, STUDENT_FILE, ExperimentResult, ModelResult, RungResult
+from orchestrator.targets import where_looked
 
 CONFIG_FILE = "config.yaml"
 
@@ -42,6 +43,8 @@ class Experiment:
         config = Path(folder, CONFIG_FILE)
         if not config.is_file():
             raise ValueError(f"resume: expected the folder of a run, found no {CONFIG_FILE} in {str(folder)!r}")
+        if config.with_name(RESULT_FILE).is_file():
+            raise ValueError(f"resume: this run is finished, its result is {config.with_name(RESULT_FILE)}")
         storage = str(config.resolve().parents[2])
         return cls(ExperimentConfig.from_yaml(config).model_copy(update={"storage": storage}))
 
@@ -64,7 +67,7 @@ class Experiment:
         started = time.monotonic()
         plan = self.check()
         if plan.elsewhere:
-            raise ValueError("not installed here:\n" + "\n".join(plan.elsewhere))
+            raise ValueError("\n".join(f"{line}; {where_looked(line.partition(': ')[2])}" for line in plan.elsewhere))
         view = view or LiveView()
         with connected(address, plan.side_by_side) as resources:
             plan.refuse_if_larger(resources)

@@ -66,6 +66,7 @@ class LadderRun:
     def train(self, view: LiveView) -> dict[str, Trained]:
         """Raises what ended the first rung that failed."""
         self._done = {rung.name: Future() for rung in ladder(self._config)}
+        view.say(f"starting {', '.join(self._done)}; each waits for its teachers")
         for rung in ladder(self._config):
             threading.Thread(target=self._settle, args=(rung, view), name=rung.name, daemon=True).start()
         try:

@@ -13,6 +13,8 @@ from rich.table import Table
 
 from actors.progress import Progress
 
+HEADINGS = ("rung", "epoch", "", "losses", "validation", "images/s", "waiting", "left")
+
 
 class LiveView:
     """Shows what rungs report. A context: outside it nothing is drawn."""
@@ -50,15 +52,15 @@ class LiveView:
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False)
-        for heading in ("rung", "epoch", "", "losses", "accuracy", "images/s", "waiting", "left"):
-            table.add_column(heading)
+        for heading in HEADINGS:
+            table.add_column(heading, no_wrap=heading != "losses")
         for progress in self._rungs.values():
             accuracy = self._accuracy.get(progress.rung)
             done = progress.epoch * progress.steps + progress.step
             table.add_row(
                 progress.rung,
                 f"{progress.epoch + 1}/{progress.epochs}",
-                ProgressBar(total=progress.epochs * progress.steps, completed=done, width=20),
+                ProgressBar(total=progress.epochs * progress.steps, completed=done, width=10),
                 terms_text(progress),
                 "" if accuracy is None else f"{accuracy:.2%}",
                 f"{progress.images_per_s:,.0f}",

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from orchestrator.plan import Plan, PlannedRung
 from orchestrator.result import ExperimentResult
+from orchestrator.targets import where_looked
 
 
 def print_plan(plan: Plan, console: Console) -> None:
@@ -19,7 +20,8 @@ def print_plan(plan: Plan, console: Console) -> None:
         table.add_row(*_plan_row(planned))
     console.print(table)
     for target in plan.elsewhere:
-        console.print(f"checked on the cluster: {target}", highlight=False)
+        hint = where_looked(target.partition(": ")[2])
+        console.print(f"checked on the cluster: {target}; {hint}", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_cluster(resources: Mapping[str, float], console: Console) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import pkgutil
 import sys
 from collections.abc import Collection, Mapping
@@ -57,6 +58,13 @@ def bind(spec: ImportSpec, where: str, positional: int = 0, names: Collection[st
     if problem:
         raise ValueError(f"{where}.kwargs: {call} {problem}")
     return found
+
+
+def where_looked(target: str) -> str:
+    """What to say of a target whose package is not here: where it was looked for, and a name that is close."""
+    package = target.partition(":")[0].partition(".")[0]
+    close = did_you_mean(package, {module.name for module in pkgutil.iter_modules()})
+    return f"no package {package!r} here (looked in {os.getcwd()} and what is installed){close}"
 
 
 def _import(module: str, where: str) -> Any:
