@@ -32,14 +32,13 @@ PATIENCE_S = 30
 
 @dataclass(frozen=True)
 class Members:
-    """Who is in the pool: replicas by teacher and number. A higher version is newer."""
+    """Who is in the pool: replicas by teacher and number."""
 
-    version: int
     replicas: dict[str, dict[int, Any]]
 
     def without(self, teacher: str, replica: int) -> Members:
         left = {number: actor for number, actor in self.replicas[teacher].items() if number != replica}
-        return Members(self.version + 1, {**self.replicas, teacher: left})
+        return Members({**self.replicas, teacher: left})
 
 
 class TeacherActor:
@@ -98,7 +97,7 @@ class TeacherPool:
     ) -> TeacherPool:
         """Starts every replica and waits until each has loaded its teacher."""
         replicas = {spec.name: _start_replicas(spec, dataset, data) for spec in specs}
-        members = Members(0, replicas)
+        members = Members(replicas)
         controller = ray.remote(PoolController).options(num_cpus=0).remote(members)
         for name, group in replicas.items():
             _wait_until_loaded(name, list(group.values()))
