@@ -35,7 +35,7 @@ lint: install
 	"$(BIN)/ruff" format --check .
 
 types: install
-	"$(BIN)/pyright"
+	"$(BIN)/pyright" --pythonpath "$(BIN)/python"
 
 accuracy: install data
 	"$(BIN)/python" -m benchmarks.accuracy
