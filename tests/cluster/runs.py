@@ -12,7 +12,7 @@ import psutil
 
 ROOT = Path(__file__).parents[2]
 RECIPE = "orchestrator/recipes/digits.yaml"
-SOON_S = 120
+SOON_S = 300
 
 
 def command(*arguments: str) -> list[str]:
@@ -27,7 +27,7 @@ def start(*arguments: str) -> subprocess.Popen:
 
 
 def finish(*arguments: str) -> str:
-    done = subprocess.run(command("run", *arguments), cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command("run", *arguments), cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
