@@ -12,7 +12,7 @@ from tests.cluster.runs import RECIPE, finish, kill, run_folder, sha256, start, 
 
 
 def test_ctrl_c_leaves_a_resumable_run_and_nothing_else(tmp_path):
-    settings = [RECIPE, f"storage={tmp_path}", "student.epochs=60", "student.alone=false", "student.num_workers=2"]
+    settings = [RECIPE, f"storage={tmp_path}", "student.epochs=25", "student.alone=false", "student.num_workers=2"]
     finish(*settings, "name=undisturbed")
 
     shared_before = set(Path("/dev/shm").iterdir())

@@ -16,7 +16,7 @@ from tests.cluster.runs import (
     wait_for,
 )
 
-EPOCHS, STEPS_PER_EPOCH = 30, 10
+EPOCHS, STEPS_PER_EPOCH = 20, 10
 
 
 @pytest.fixture(scope="module")
