@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from difflib import get_close_matches
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from actors.knowledge import LOGITS
@@ -32,7 +33,9 @@ class Tap:
         waiting = [buffer for buffer in _BUFFERS.get() if self in buffer]
         if waiting:
             # A later in-place layer (ReLU(inplace=True), `out += x`) would overwrite what the tap has seen.
-            feature = first_tensor(output, f"{self.key}: the output of module {self.path!r}").clone()
+            # In one memory order, in process as after a journey: sums in another order end in other bits.
+            feature = first_tensor(output, f"{self.key}: the output of module {self.path!r}")
+            feature = feature.clone(memory_format=torch.contiguous_format)
             for buffer in waiting:
                 buffer[self] = feature
 

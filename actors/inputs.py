@@ -17,7 +17,8 @@ def prepare(inputs: Mapping[str, Tensor], spec: InputSpec, where: str = "input")
     Shapes: (rows, channels, height, width) in and out; other ranks pass through normalisation alone.
 
     Raises:
-        ValueError: the batch has no such input, or the number of channels cannot be had from it.
+        ValueError: the batch has no such input, the number of channels cannot be had from it, or what is no image
+            should be resized.
     """
     if spec.name not in inputs:
         raise ValueError(f"{where}.name: the data has no input {spec.name!r}, it has {', '.join(map(repr, inputs))}")
@@ -26,6 +27,9 @@ def prepare(inputs: Mapping[str, Tensor], spec: InputSpec, where: str = "input")
     images = images.float() / 255 if images.dtype == torch.uint8 else images.to(torch.float32, copy=True)
     if images.ndim == 4:
         images = _resize(_with_channels(images, spec.channels, where), spec.size)
+    elif spec.size is not None or spec.channels is not None:
+        shape = tuple(images.shape[1:])
+        raise ValueError(f"{where}: size and channels are for images, the input has shape {shape}; leave both out")
     if any(spec.mean) or any(std != 1 for std in spec.std):
         images = (images - _per_channel(spec.mean, images)) / _per_channel(spec.std, images)
     return images

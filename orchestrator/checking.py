@@ -32,7 +32,6 @@ class Findings:
     """What `check` found. `elsewhere`: targets whose package only the cluster may have; then nothing more is known."""
 
     num_classes: int = 0
-    shapes: Mapping[str, Mapping[str, Shape]] = field(default_factory=dict)
     parameters: Mapping[str, int] = field(default_factory=dict)
     steps_per_epoch: Mapping[str, int] = field(default_factory=dict)
     elsewhere: tuple[str, ...] = ()
@@ -65,7 +64,6 @@ def check(config: ExperimentConfig) -> Findings:
     names = {where.rpartition(".")[2]: found for where, found in built.items()}
     return Findings(
         num_classes,
-        {name: found.shapes for name, found in names.items()},
         {name: found.parameters for name, found in names.items()},
         steps,
         teachers=shaped,

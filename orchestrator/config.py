@@ -35,15 +35,25 @@ class ExperimentConfig(Section):
     """A whole experiment. The student stands before the assistants, which inherit from it."""
 
     name: ExperimentName
+    """Its runs lie in <storage>/<name>/."""
     seed: NaturalInt = 0
+    """Of the student; the data has its own."""
     storage: LocalPath = "runs"
+    """A local folder for runs and trained models."""
     source: Literal["pool", "local"] = "pool"
+    """Where teachers work: a pool of Ray actors, or the student's own process."""
     answer_timeout_s: PositiveFloat | None = Field(default=None, validate_default=True)
+    """Seconds after which a replica that does not answer is given up; null: 300."""
     data: DataConfig
+    """Datasets, slices, views."""
     teachers: dict[TeacherName, TeacherConfig] = Field(min_length=1)
+    """By name."""
     student: StudentConfig
+    """The model that is wanted."""
     assistants: dict[TeacherName, AssistantConfig] = Field(default_factory=dict)
+    """Rungs between teachers and student, largest first; each is taught by the one above."""
     losses: dict[Key, LossConfig] = Field(min_length=1)
+    """By name; the criterion is their weighted sum."""
 
     @field_validator("answer_timeout_s")
     @classmethod

@@ -26,7 +26,7 @@ LARGEST_SEED = 2**63 - 1
 class Section(BaseModel):
     """A part of the config: unknown keys are refused, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
 
 
 def expects(what: str) -> WrapValidator:

@@ -35,11 +35,17 @@ class LossConfig(Section):
     """Without `teachers` it listens to the rung above. On labels, to none: the last three keys stay null."""
 
     loss: ImportConfig
+    """A pure function of (student, teacher) tensors, or of (student, labels)."""
     on: Compared
+    """What it compares: logits with labels, logits with teachers' logits, or two taps."""
     weight: Weight = 1.0
+    """A number, or a ramp over epochs."""
     teachers: Names | None = None
+    """Whom it listens to; null: the rung above."""
     ensemble: EnsembleConfig | None = None
+    """How several teachers become one target."""
     connector: ImportConfig | None = None
+    """A module (student shape, teacher shape) -> nn.Module; null: chosen by the shapes."""
 
     @model_validator(mode="before")
     @classmethod

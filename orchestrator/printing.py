@@ -11,14 +11,17 @@ from orchestrator.plan import Plan, PlannedRung
 from orchestrator.result import ExperimentResult
 from orchestrator.targets import where_looked
 
+NUMBERS = ("parameters", "each step", "accuracy", "cross-entropy")
+
 
 def print_plan(plan: Plan, console: Console) -> None:
-    table = Table(title=f"{plan.name}: the plan", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("rung", "trained", "parameters", "workers", "taught by", "each step sends", "takes"):
-        table.add_column(heading, overflow="fold")
+    rungs = _table(f"{plan.name}: the plan", "rung", "parameters", "trained", "takes")
+    taught = _table("", "taught", "by", "knowledge", "each step")
     for planned in plan.rungs:
-        table.add_row(*_plan_row(planned))
-    console.print(table)
+        rungs.add_row(*_rung_row(planned))
+        for one in planned.teaching:
+            taught.add_row(planned.rung.name, one.teacher, ", ".join(one.outputs), bytes_text(one.bytes_per_step))
+    console.print(rungs, taught, sep="\n\n")
     for target in plan.elsewhere:
         hint = where_looked(target.partition(": ")[2])
         console.print(f"checked on the cluster: {target}; {hint}", highlight=False, markup=False, soft_wrap=True)
@@ -29,15 +32,7 @@ def print_cluster(resources: Mapping[str, float], console: Console) -> None:
 
 
 def print_result(result: ExperimentResult, console: Console) -> None:
-    table = Table(
-        title=f"{result.name}: on the test set",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-    )
-    for heading in ("model", "accuracy", "cross-entropy", "parameters"):
-        table.add_column(heading, justify="left" if heading == "model" else "right")
+    table = _table(f"{result.name}: on the test set", "model", "accuracy", "cross-entropy", "parameters")
     for model in result.models:
         name = model.name if model.role in ("ensemble", model.name) else f"{model.role} {model.name}"
         style = "bold" if model.role == "student" else ""
@@ -58,16 +53,20 @@ def amounts_text(amounts: Mapping[str, float]) -> str:
     return ", ".join(f"{amount:g} {name}" for name, amount in sorted(amounts.items())) or "nothing"
 
 
-def _plan_row(planned: PlannedRung) -> tuple[str, ...]:
+def _table(title: str, *headings: str) -> Table:
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in headings:
+        table.add_column(heading, overflow="fold", justify="right" if heading in NUMBERS else "left")
+    return table
+
+
+def _rung_row(planned: PlannedRung) -> tuple[str, ...]:
     rung = planned.rung
-    rows = f"{rung.labelled}" + (f" + {rung.unlabelled}" if rung.unlabelled else "")
-    sent = [f"{one.teacher}: {', '.join(one.outputs)} {bytes_text(one.bytes_per_step)}" for one in planned.teaching]
+    slices = rung.labelled + (f" + {rung.unlabelled}" if rung.unlabelled else "")
+    workers = f", {rung.num_workers} workers" if rung.num_workers > 1 else ""
     return (
         rung.name if rung.role in ("student", "alone") else f"{rung.role} {rung.name}",
-        f"{rung.recipe.epochs} x {planned.steps_per_epoch or '?'} steps on {rows}",
         f"{planned.parameters:,}" if planned.parameters else "?",
-        str(rung.num_workers),
-        ", ".join(rung.teachers) or "labels",
-        "\n".join(sent) or "-",
+        f"{rung.recipe.epochs} x {planned.steps_per_epoch or '?'} steps on {slices}{workers}",
         amounts_text(planned.need.amounts),
     )

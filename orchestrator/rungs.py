@@ -32,8 +32,11 @@ from orchestrator.sections import ImportConfig, InputConfig, ResourcesConfig, Sc
 
 class ModelSection(Section):
     model: ImportConfig
+    """A torch.nn.Module by import path."""
     input: InputConfig = InputConfig()
+    """What the model wants its pixels to be."""
     taps: dict[Key, Text] = Field(default_factory=dict)
+    """Features by name: the path of a module whose output is the feature."""
 
     def model_spec(self) -> ModelSpec:
         return ModelSpec(self.model.spec(), self.input.spec(), self.taps)
@@ -43,8 +46,11 @@ class TeachingSection(ModelSection):
     """`resources` are per replica."""
 
     replicas: PositiveInt = 1
+    """Actors that answer for it in the pool."""
     chunk: PositiveInt = 32
+    """Rows that it computes at once, padded: its answers do not depend on the batch."""
     resources: ResourcesConfig = ResourcesConfig()
+    """Of each replica."""
 
     def teacher_spec(self, name: str, weights: str) -> TeacherSpec:
         return TeacherSpec(
@@ -59,12 +65,19 @@ class TeachingSection(ModelSection):
 
 class RecipeSection(Section):
     epochs: PositiveInt
+    """Passes over the slice."""
     optimizer: ImportConfig
+    """Called with the parameters."""
     scheduler: SchedulerConfig | None = None
+    """Called with the optimiser."""
     clip_norm: PositiveFloat | None = None
+    """Largest norm of all gradients together."""
     precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: autocast in the forward pass."""
     num_workers: PositiveInt = 1
+    """Ray Train workers; 1 runs without Ray Train's start-up."""
     checkpoint_every_steps: PositiveInt | None = None
+    """Checkpoints within an epoch too; null: after each epoch."""
 
     def recipe(self, batch_size: int, seed: int) -> RecipeSpec:
         return RecipeSpec(
@@ -95,9 +108,13 @@ class TrainConfig(RecipeSection):
     model_config = _not_required("batch_size", "seed")
 
     slice: Text
+    """The slice that it learns from."""
     batch_size: PositiveInt = Field(json_schema_extra={"type": ["integer", "null"]})
+    """Over all workers; null: the data's."""
     seed: NaturalInt = Field(json_schema_extra={"type": ["integer", "null"]})
+    """Null: the data's."""
     label_smoothing: Fraction = 0.0
+    """Share of the target spread over all classes."""
 
     def recipe_spec(self) -> RecipeSpec:
         return self.recipe(self.batch_size, self.seed)
@@ -111,8 +128,11 @@ class TeacherConfig(TeachingSection):
     """A teacher: its weights stand in a file (`checkpoint`) or are trained first (`train`)."""
 
     checkpoint: LocalPath | None = None
+    """Weights: safetensors, or a torch checkpoint of tensors."""
     train: TrainConfig | None = None
+    """Trains it here, once."""
     class_map: ClassMap | None = None
+    """The data's class that each output stands for; null: all, in order."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> TeacherConfig:
@@ -129,7 +149,9 @@ class RungDataConfig(Section):
     """The slices that a rung learns from; may be written as the labelled one's bare name."""
 
     labelled: Text
+    """A slice whose labels are used."""
     unlabelled: Text | None = None
+    """A slice whose labels are hidden."""
 
     @model_validator(mode="before")
     @classmethod
@@ -145,24 +167,31 @@ class StudentConfig(RecipeSection, ModelSection):
     """`resources` are per worker; `alone` also trains the same student without teachers, as the baseline."""
 
     data: RungDataConfig
+    """The slices that it learns from."""
     resources: ResourcesConfig = ResourcesConfig()
+    """Of each worker."""
     window: NaturalInt = 2
+    """Batches under way at the teachers."""
     alone: Flag = True
+    """Whether the same student is also trained without teachers, as the baseline."""
 
 
 INHERITED = (*RecipeSection.model_fields, "input", "data", "resources", "window")
+# Stands in for a student that is wrong itself, so that this is said once.
 NO_STUDENT = {"epochs": 1, "optimizer": "a:b", "data": "a"}
 
 
 class AssistantConfig(RecipeSection, TeachingSection):
-    """A student that then teaches: what is `INHERITED` and left out is the student's.
+    """A student that then teaches. What is left out of its recipe, input and data is the student's.
 
-    `losses` replace the experiment's; `resources` are per worker and, later, per replica. `NO_STUDENT` stands
-    in for a student that is wrong itself, so that this is said once.
+    `resources` are per worker and, later, per replica.
     """
 
     model_config = _not_required(*INHERITED)
 
     data: RungDataConfig
+    """The slices that it learns from."""
     window: NaturalInt = 2
+    """Batches under way at the teachers."""
     losses: dict[Key, LossConfig] | None = None
+    """In place of the experiment's losses; null: those."""

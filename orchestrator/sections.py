@@ -34,7 +34,9 @@ class ImportConfig(Section):
     """A `module:attribute` and the keyword arguments that it is called with."""
 
     target: str
+    """`module:attribute`, importable where it runs."""
     kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments that it is called with."""
 
     @classmethod
     def read_target(cls, text: str) -> str:
@@ -66,6 +68,7 @@ class SchedulerConfig(ImportConfig):
     """A learning-rate schedule and how often it steps."""
 
     every: Literal["epoch", "step"] = "epoch"
+    """When it steps: after each epoch, or after each training step."""
 
 
 class EnsembleConfig(ImportConfig):
@@ -97,10 +100,15 @@ class InputConfig(Section):
     """How a model wants its input; what is left out stays as the data has it."""
 
     name: Key = "image"
+    """Which of the data's named inputs the model takes."""
     size: PositiveInt | None = None
+    """Height and width that images are resized to; null: the data's."""
     channels: PositiveInt | None = None
+    """1 averages colours, 3 repeats grey; null: the data's."""
     mean: Numbers = (0.0,)
+    """Of pixels in 0 .. 1; one number, or one per channel."""
     std: Numbers = (1.0,)
+    """Of pixels in 0 .. 1; one number, or one per channel."""
 
     @field_validator("mean", "std")
     @classmethod
@@ -120,8 +128,11 @@ class ResourcesConfig(Section):
     """What one replica or one worker takes of the cluster."""
 
     num_cpus: NaturalFloat = 1.0
+    """CPU cores, and threads of torch."""
     num_gpus: NaturalFloat = 0.0
+    """GPUs; a fraction shares one."""
     custom: dict[Text, NaturalFloat] = Field(default_factory=dict)
+    """Amounts of the cluster's custom resources by name."""
 
     def spec(self) -> Resources:
         return Resources(self.num_cpus, self.num_gpus, self.custom)
@@ -131,14 +142,23 @@ class DataConfig(Section):
     """Datasets, disjoint slices of the training set, views. `batch_size` is over all workers."""
 
     seed: NaturalInt = 0
+    """Of slices, views and teachers: other student seeds reuse the teachers."""
     train: ImportConfig
+    """A map-style dataset of (image, label); the slices are cut from it."""
     test: ImportConfig
+    """The dataset on which everything is scored at the end."""
     slices: dict[Key, PositiveInt] = Field(min_length=1)
+    """Numbers of samples by name; seeded and disjoint."""
     validation: Text = "validation"
+    """The name of the slice on which every epoch is scored."""
     views: ImportConfig = ImportConfig(target="actors.views:plain")
+    """The augmentation: (dataset, sample_id, generator) -> (pixels, label)."""
     evaluation_view: ImportConfig = ImportConfig(target="actors.views:plain")
+    """The view under which validation and test are scored."""
     num_views: NumViews = "fresh"
+    """Augmentation draws per sample: epoch e uses draw e mod num_views; `fresh`: a new one each epoch."""
     batch_size: PositiveInt = 128
+    """Over all workers."""
 
     def spec(self) -> DataSpec:
         return DataSpec(
@@ -156,11 +176,15 @@ class RampConfig(Section):
     """A weight that goes from the first number to the second over so many epochs, then stays."""
 
     ramp: Annotated[tuple[Number, Number], expects("a list of two numbers")]
+    """The first and the last weight."""
     epochs: PositiveInt
+    """How many epochs the way takes."""
 
 
 class TapPairConfig(Section):
     """Which of the student's taps learns from which of the teacher's."""
 
     student: Text
+    """A name in the taps of the one who learns."""
     teacher: Text
+    """A name in the taps of its teachers."""

@@ -1,9 +1,14 @@
-"""Students and teachers for the cluster tests, built by import path in the workers."""
+"""Students, views and optimisers for the cluster tests, built by import path in the workers."""
 
 import os
+from pathlib import Path
 
 import numpy as np
+import ray
+import torch
 from torch import nn
+
+from tests.cluster.runs import wait_for
 
 
 def restless(*, num_classes: int = 10, width: int = 8) -> nn.Module:
@@ -22,3 +27,11 @@ def impure_view(dataset, sample_id, generator):
     """A view that depends on the process it runs in: what a digest is there to catch."""
     image, label = dataset[sample_id]
     return np.full_like(image[None], os.getpid() % 251), label
+
+
+def sgd_after_meeting(parameters, *, folder: str, parties: int):
+    """An optimiser for which a rung waits until as many rungs are under way; the driver's check does not wait."""
+    if ray.get_runtime_context().get_task_id() is not None:
+        Path(folder, str(os.getpid())).touch()
+        wait_for(lambda: len(os.listdir(folder)) >= parties)
+    return torch.optim.SGD(parameters, lr=0.01)

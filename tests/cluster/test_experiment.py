@@ -98,6 +98,15 @@ def test_pool_and_local_teachers_give_the_same_student_with_one_worker_and_with_
         torch.testing.assert_close(students[2][name], weights, rtol=1e-3, atol=1e-4)
 
 
+def test_rungs_that_do_not_need_each_other_train_at_the_same_time(cluster, storage, tmp_path):
+    meeting = f"{{target: 'tests.cluster.nets:sgd_after_meeting', kwargs: {{folder: {tmp_path}, parties: 3}}}}"
+    rungs = ("teachers.wide.train", "teachers.convolutional.train", "student")
+
+    result, _ = ran(DIGITS, storage, *QUICK, *(f"{rung}.optimizer={meeting}" for rung in rungs))
+
+    assert not any(rung.reused for rung in result.rungs)
+
+
 def test_an_assistant_stands_between(cluster, storage):
     recipe = "orchestrator/recipes/digits_assistant.yaml"
     result, _ = ran(recipe, storage, "teachers.convolutional.train.epochs=2", "student.epochs=6", "student.alone=false")

@@ -251,3 +251,9 @@ def test_refuses_what_is_not_a_tensor(output, kind):
         "teachers.resnet.taps: the output of the model must be a tensor, or begin with one, "
         f"got {kind}; tap another module"
     )
+
+
+def test_features_lie_in_one_memory_order():
+    channels_last = nn.Sequential(nn.Conv2d(2, 4, 3)).to(memory_format=torch.channels_last)
+    _, features = TappedModel(channels_last, {"conv": "0"})(torch.rand(3, 2, 5, 5))
+    assert features["conv"].is_contiguous()

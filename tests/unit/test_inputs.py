@@ -67,7 +67,10 @@ def test_another_input_is_taken_by_name():
 
 def test_vectors_pass_normalisation_alone():
     vectors = torch.tensor([[1.0, 2.0]])
-    assert_is(prepare({"image": vectors}, InputSpec(size=9, channels=5, mean=(1, 4), std=(2,))), [[0, -1]])
+    assert_is(prepare({"image": vectors}, InputSpec(mean=(1, 4), std=(2,))), [[0, -1]])
+    for spec in (InputSpec(size=9), InputSpec(channels=5)):
+        with pytest.raises(ValueError, match=r"^student\.input: size and channels are for images, .* \(2,\)"):
+            prepare({"image": vectors}, spec, "student.input")
 
 
 def test_the_batch_itself_does_not_change():
