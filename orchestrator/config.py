@@ -23,7 +23,7 @@ from orchestrator.fields import (
     TeacherName,
     each_filled,
 )
-from orchestrator.loss_config import LossConfig
+from orchestrator.loss_config import LossConfig, with_flat_losses
 from orchestrator.problems import ConfigError, problems_of
 from orchestrator.rungs import INHERITED, NO_STUDENT, AssistantConfig, StudentConfig, TeacherConfig
 from orchestrator.sections import DataConfig
@@ -90,13 +90,14 @@ class ExperimentConfig(Section):
     @classmethod
     def from_yaml(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
         """The experiment in a file, after overrides (`student.epochs=3`). Raises ConfigError."""
-        return cls.from_document(document.override(document.read(path), overrides), origin=str(path))
+        raw = with_flat_losses(document.read(path))
+        return cls.from_document(document.override(raw, overrides), origin=str(path))
 
     @classmethod
     def from_document(cls, raw: Mapping[str, Any], origin: str = "") -> Self:
         """The experiment in plain data. Raises ConfigError, a line per problem."""
         try:
-            return cls.model_validate(raw)
+            return cls.model_validate(with_flat_losses(raw))
         except ValidationError as error:
             raise ConfigError(problems_of(error, cls), origin) from None
 

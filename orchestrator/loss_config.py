@@ -1,4 +1,8 @@
-"""One entry of `losses`: a loss, what it compares, its weight and whom it listens to."""
+"""One entry of `losses`: a loss, what it compares, its weight and whom it listens to.
+
+`loss: {target, kwargs}`, as imports are written elsewhere, is read as `loss: target` with `kwargs` beside it: one path,
+`losses.soft.kwargs.temperature`, for files, overrides, errors and searches.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
-from actors.specs import LossSpec, TapPair, WeightSpec
+from actors.specs import ImportSpec, LossSpec, TapPair, WeightSpec
 from orchestrator.fields import Names, Number, Section, expects
+from orchestrator.problems import ConfigError, unknown
 from orchestrator.sections import EnsembleConfig, ImportConfig, RampConfig, TapPairConfig
+
+IMPORT_KEYS = tuple(ImportConfig.model_fields)
 
 
 def _weight_tag(value: Any) -> str:
@@ -29,13 +36,24 @@ Weight = Annotated[
 Compared = Annotated[
     Annotated[_Word, Tag("(word)")] | Annotated[TapPairConfig, Tag("(tap pair)")], Discriminator(_on_tag)
 ]
+_NESTED = {
+    "type": "object",
+    "properties": {"target": {"type": "string"}, "kwargs": {"type": "object"}},
+    "required": ["target"],
+    "additionalProperties": False,
+}
+Loss = Annotated[
+    str, AfterValidator(ImportConfig.read_target), WithJsonSchema({"anyOf": [{"type": "string"}, _NESTED]})
+]
 
 
 class LossConfig(Section):
     """Without `teachers` it listens to the rung above. On labels, to none: the last three keys stay null."""
 
-    loss: ImportConfig
-    """A pure function of (student, teacher) tensors, or of (student, labels)."""
+    loss: Loss
+    """A pure function of (student, teacher) tensors, or of (student, labels), as `module:attribute`."""
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    """The loss's keyword arguments, such as its temperature."""
     on: Compared
     """What it compares: logits with labels, logits with teachers' logits, or two taps."""
     weight: Weight = 1.0
@@ -61,7 +79,7 @@ class LossConfig(Section):
     def spec(self, name: str, default_teachers: Sequence[str]) -> LossSpec:
         spec = LossSpec(
             name=name,
-            loss=self.loss.spec(),
+            loss=ImportSpec(self.loss, self.kwargs),
             on=self._on(),
             weight=self._weight(),
             teachers=self.listeners(default_teachers),
@@ -76,3 +94,33 @@ class LossConfig(Section):
         if isinstance(self.weight, RampConfig):
             return WeightSpec(*self.weight.ramp, self.weight.epochs)
         return WeightSpec(self.weight, self.weight, 0)
+
+
+def with_flat_losses(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A raw document with every loss in the form that `LossConfig` has."""
+    flat = _with_flat(document, "losses")
+    assistants = flat.get("assistants")
+    if not isinstance(assistants, Mapping):
+        return flat
+    below = {name: _with_flat(section, f"assistants.{name}.losses") for name, section in assistants.items()}
+    return {**flat, "assistants": below}
+
+
+def _with_flat(section: Any, path: str) -> Any:
+    losses = section.get("losses") if isinstance(section, Mapping) else None
+    if not isinstance(losses, Mapping):
+        return section
+    return {**section, "losses": {name: _flat(entry, f"{path}.{name}") for name, entry in losses.items()}}
+
+
+def _flat(entry: Any, path: str) -> Any:
+    loss = entry.get("loss") if isinstance(entry, Mapping) else None
+    if not isinstance(loss, Mapping):
+        return entry
+    strangers = [f"{path}.loss: {unknown(str(key), IMPORT_KEYS, 'key')}" for key in loss if key not in IMPORT_KEYS]
+    if strangers:
+        raise ConfigError(strangers)
+    if "kwargs" in loss and "kwargs" in entry:
+        raise ConfigError([f"{path}.loss.kwargs: {path}.kwargs is there too; keep that one"])
+    kwargs = {"kwargs": loss["kwargs"]} if "kwargs" in loss else {}
+    return {**entry, "loss": loss.get("target"), **kwargs}

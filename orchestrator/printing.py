@@ -21,7 +21,9 @@ def print_plan(plan: Plan, console: Console) -> None:
         rungs.add_row(*_rung_row(planned))
         for one in planned.teaching:
             taught.add_row(planned.rung.name, one.teacher, ", ".join(one.outputs), bytes_text(one.bytes_per_step))
-    console.print(rungs, taught, sep="\n\n")
+    console.print(rungs)
+    console.print()
+    console.print(taught)
     for target in plan.elsewhere:
         hint = where_looked(target.partition(": ")[2])
         console.print(f"checked on the cluster: {target}; {hint}", highlight=False, markup=False, soft_wrap=True)

@@ -26,29 +26,29 @@ class NotHere(Exception):
     """A target's package is not installed on this machine: no mistake by itself, the cluster can check it."""
 
 
-def find_target(spec: ImportSpec, where: str) -> Any:
-    """What the spec names. Raises ValueError at `where`.target, or NotHere without its root package."""
+def find_target(spec: ImportSpec, key: str) -> Any:
+    """What the spec names. Raises ValueError at `key`, or NotHere without its root package."""
     module, _, attribute = spec.target.partition(":")
-    found, name = _import(module, where), module
+    found, name = _import(module, key), module
     for part in attribute.split("."):
         try:
             found = getattr(found, part)
         except AttributeError:
-            raise ValueError(f"{where}.target: {name} has no {part!r}{did_you_mean(part, dir(found))}") from None
+            raise ValueError(f"{key}: {name} has no {part!r}{did_you_mean(part, dir(found))}") from None
         except Exception as error:
-            raise ValueError(f"{where}.target: {part!r} of {name} cannot be had: {_cause(error)}") from error
+            raise ValueError(f"{key}: {part!r} of {name} cannot be had: {_cause(error)}") from error
         name = part
     return found
 
 
-def bind(spec: ImportSpec, where: str, positional: int = 0, names: Collection[str] = ()) -> Any:
-    """What the spec names, its kwargs checked.
+def bind(spec: ImportSpec, where: str, positional: int = 0, names: Collection[str] = (), *, key: str = "target") -> Any:
+    """What the spec names, its kwargs checked. `where` holds it at `key` and its kwargs at `kwargs`.
 
     Our code calls it with so many positional arguments, and offers those in `names` to one that has them.
     """
-    found = find_target(spec, where)
+    found = find_target(spec, f"{where}.{key}")
     if not callable(found):
-        raise ValueError(f"{where}.target: {spec.target} cannot be called: it is a {type(found).__name__}")
+        raise ValueError(f"{where}.{key}: {spec.target} cannot be called: it is a {type(found).__name__}")
     try:
         parameters = inspect.signature(found).parameters
     except (TypeError, ValueError):
@@ -67,18 +67,18 @@ def where_looked(target: str) -> str:
     return f"no package {package!r} here (looked in {os.getcwd()} and what is installed){close}"
 
 
-def _import(module: str, where: str) -> Any:
+def _import(module: str, key: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if missing == module.partition(".")[0]:
-            raise NotHere(f"{where}.target: the package {missing!r} is not installed here") from error
+            raise NotHere(f"{key}: the package {missing!r} is not installed here") from error
         if module == missing or module.startswith(f"{missing}."):
-            raise ValueError(f"{where}.target: {_no_module(missing)}") from None
-        raise ValueError(f"{where}.target: {module} cannot be imported: {_cause(error)}") from error
+            raise ValueError(f"{key}: {_no_module(missing)}") from None
+        raise ValueError(f"{key}: {module} cannot be imported: {_cause(error)}") from error
     except (Exception, SystemExit) as error:
-        raise ValueError(f"{where}.target: {module} cannot be imported: {_cause(error)}") from error
+        raise ValueError(f"{key}: {module} cannot be imported: {_cause(error)}") from error
 
 
 def _no_module(name: str) -> str:

@@ -23,6 +23,7 @@ class Wanted:
     spec: ImportSpec
     positional: int = 0
     names: tuple[str, ...] = ()
+    key: str = "target"
 
 
 def wanted_targets(config: ExperimentConfig) -> Iterator[Wanted]:
@@ -53,7 +54,7 @@ def _loss_targets(rung: Rung, config: ExperimentConfig) -> Iterator[Wanted]:
     prefix = f"{rung.where}.losses" if own else "losses"
     for loss in rung.losses:
         where = f"{prefix}.{loss.name}"
-        yield Wanted(f"{where}.loss", loss.loss, positional=2, names=("labels", "ids", "reduction"))
+        yield Wanted(where, loss.loss, positional=2, names=("labels", "ids", "reduction"), key="loss")
         rule = replace(loss.ensemble, kwargs={k: v for k, v in loss.ensemble.kwargs.items() if k != "weights"})
         yield Wanted(f"{where}.ensemble", rule, positional=2, names=("shares", "temperature"))
         if loss.connector:
@@ -65,7 +66,7 @@ def bind_all(config: ExperimentConfig) -> tuple[str, ...]:
     elsewhere = []
     for wanted in wanted_targets(config):
         try:
-            bind(wanted.spec, wanted.where, wanted.positional, wanted.names)
+            bind(wanted.spec, wanted.where, wanted.positional, wanted.names, key=wanted.key)
         except NotHere:
-            elsewhere.append(f"{wanted.where}.target: {wanted.spec.target}")
+            elsewhere.append(f"{wanted.where}.{wanted.key}: {wanted.spec.target}")
     return tuple(dict.fromkeys(elsewhere))

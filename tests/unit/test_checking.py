@@ -100,6 +100,10 @@ class LabelledTen:
         return torch.zeros(8, 8, dtype=torch.uint8), 10
 
 
+def soft(attribute: str) -> tuple[str, str]:
+    return f"losses.soft.loss={HERE}:{attribute}", "losses.soft.kwargs={}"
+
+
 def test_what_is_found():
     findings = checked()
     assert findings.num_classes == 10 and findings.elsewhere == ()
@@ -111,8 +115,8 @@ def test_what_is_found():
 
 
 def test_a_misspelt_argument_is_named_with_its_key_and_the_right_spelling():
-    assert refusal("losses.soft.loss.kwargs={temprature: 2}") == (
-        "losses.soft.loss.kwargs: kd_loss() has no argument 'temprature'; did you mean 'temperature'?"
+    assert refusal("losses.soft.kwargs={temprature: 2}") == (
+        "losses.soft.kwargs: kd_loss() has no argument 'temprature'; did you mean 'temperature'?"
     )
     assert refusal("student.scheduler={target: 'torch.optim.lr_scheduler:StepLR'}") == (
         "student.scheduler.kwargs: StepLR() needs 'step_size'"
@@ -134,8 +138,8 @@ def test_every_section_names_its_own_arguments(key, called):
 
 
 def test_what_collegium_itself_gives_cannot_be_given_twice():
-    text = refusal("losses.soft.loss.kwargs={reduction: mean}")
-    assert text == "losses.soft.loss.kwargs: kd_loss() is given 'reduction' by Collegium; leave it out"
+    text = refusal("losses.soft.kwargs={reduction: mean}")
+    assert text == "losses.soft.kwargs: kd_loss() is given 'reduction' by Collegium; leave it out"
 
 
 @pytest.mark.parametrize("key", ["student", "teachers.wide"])
@@ -162,7 +166,7 @@ def test_a_checkpoint_whose_shapes_do_not_fit_is_refused(tmp_path):
 
 @pytest.mark.parametrize("target", ["detached", "connector_alone"])
 def test_a_loss_that_reaches_no_parameter_of_the_student_is_refused(target):
-    assert refusal(f"losses.soft.loss={HERE}:{target}") == (
+    assert refusal(*soft(target)) == (
         "losses.soft: its graph reaches no parameter of the student, so nothing is learned by it"
     )
 
@@ -177,27 +181,25 @@ def test_a_loss_that_reaches_its_connector_alone_is_refused():
 
 
 def test_a_loss_that_is_not_one_value_is_refused():
-    assert refusal(f"losses.soft.loss={HERE}:per_row") == (
-        "losses.soft: expected one value, got shape (4,); reduce it to its mean"
-    )
+    assert refusal(*soft("per_row")) == ("losses.soft: expected one value, got shape (4,); reduce it to its mean")
 
 
 def test_a_loss_that_fails_is_named():
-    assert refusal(f"losses.soft.loss={HERE}:fails") == f"losses.soft: {HERE}:fails failed: not with these"
+    assert refusal(*soft("fails")) == f"losses.soft: {HERE}:fails failed: not with these"
 
 
 @pytest.mark.parametrize(("name", "kwargs"), [("nll_loss", "{}"), ("mse_loss", "{weight: 3}")])
 def test_a_loss_that_fails_in_an_unusual_way_is_named(name, kwargs):
-    text = refusal(f"losses.soft.loss={{target: 'torch.nn.functional:{name}', kwargs: {kwargs}}}")
+    text = refusal(f"losses.soft.loss=torch.nn.functional:{name}", f"losses.soft.kwargs={kwargs}")
     assert text.startswith(f"losses.soft: torch.nn.functional:{name} failed: ")
 
 
 def test_a_loss_that_looks_at_values_is_checked_on_real_rows():
-    assert checked(f"losses.soft.loss={HERE}:reads_values").num_classes == 10
+    assert checked(*soft("reads_values")).num_classes == 10
 
 
 def test_a_loss_whose_graph_ends_in_a_number_is_refused_for_that():
-    assert "reaches no parameter" in refusal(f"losses.soft.loss={HERE}:through_numbers")
+    assert "reaches no parameter" in refusal(*soft("through_numbers"))
 
 
 def test_a_loss_without_masks_cannot_have_unlabelled_rows():

@@ -10,6 +10,7 @@ import yaml
 from actors.specs import ImportSpec, InputSpec, LossSpec, Resources, TapPair, WeightSpec
 from orchestrator import document
 from orchestrator.config import ExperimentConfig
+from orchestrator.problems import ConfigError
 
 SAMPLE = Path(__file__).parent / "experiment.yaml"
 
@@ -101,6 +102,35 @@ def test_specs_of_losses():
     assert specs["attention"].ensemble == ImportSpec("actors.ensemble:mean_losses")
     unnamed = ExperimentConfig.from_yaml(SAMPLE).assistants["big"].losses
     assert unnamed is not None and unnamed["soft"].spec("soft", ("a", "b")).teachers == ("a", "b")
+
+
+def test_a_loss_and_its_kwargs_have_one_path_however_they_are_written():
+    nested, flat = {"loss": {"target": "a:b", "kwargs": {"t": 1}}}, {"loss": "a:b", "kwargs": {"t": 1}}
+    first, second = (
+        ExperimentConfig.from_document({**raw(), "losses": {"soft": {**entry, "on": "logits"}}})
+        for entry in (nested, flat)
+    )
+    assert first == second
+    changed = ExperimentConfig.from_yaml(SAMPLE, ["losses.soft.kwargs.temperature=9", "losses.hard.kwargs.a=1"])
+    assert changed.losses["soft"].kwargs == {"temperature": 9} and changed.losses["hard"].kwargs == {"a": 1}
+    assert changed.losses["soft"].spec("soft", ()).loss == ImportSpec("actors.losses:kd_loss", {"temperature": 9})
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("losses.soft.loss={target: 'a:b', kwarg: {}}", "losses.soft.loss: no key 'kwarg'; did you mean 'kwargs'?"),
+        ("losses.soft.loss={target: 'a:b', kwargs: {}}", "losses.soft.loss.kwargs: losses.soft.kwargs is there too"),
+        ("losses.soft.loss={kwargs: {}}", "losses.soft.loss.kwargs: losses.soft.kwargs is there too"),
+        ("losses.soft.loss={}", "losses.soft.loss: expected a string, got null"),
+        ("losses.soft.loss=kd_loss", "losses.soft.loss: expected 'module:attribute', got 'kd_loss'"),
+        ("assistants.big.losses.soft.loss={t: 1}", "assistants.big.losses.soft.loss: no key 't'"),
+    ],
+)
+def test_what_is_wrong_with_a_loss_is_named(override, expected):
+    with pytest.raises(ConfigError) as caught:
+        ExperimentConfig.from_yaml(SAMPLE, [override])
+    assert expected in str(caught.value)
 
 
 def test_label_smoothing_reaches_the_teachers_loss():

@@ -42,7 +42,7 @@ def spec(attribute: str, **kwargs: object) -> ImportSpec:
 
 def text_of(target: ImportSpec, positional: int = 0, names: tuple[str, ...] = ()) -> str:
     with pytest.raises(ValueError) as caught:
-        bind(target, "losses.soft.loss", positional, names)
+        bind(target, "student.model", positional, names)
     return str(caught.value)
 
 
@@ -54,17 +54,16 @@ def test_finds_what_is_there():
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
-        ("json:dmups", "x.target: json has no 'dmups'; did you mean 'dumps'?"),
-        ("json:JSONEncoder.encod", "x.target: JSONEncoder has no 'encod'; did you mean 'encode'?"),
-        ("a_lab.lossses:kd_loss", "x.target: a_lab has no module 'lossses'; did you mean 'losses'?"),
-        ("a_lab.no.deeper:kd_loss", "x.target: a_lab has no module 'no'"),
-        ("json.decoder.deeper:a", "x.target: json.decoder has no module 'deeper'"),
-        ("a_lab.broken:a", "x.target: a_lab.broken cannot be imported: RuntimeError: no disk"),
-        ("a_lab.leaving:a", "x.target: a_lab.leaving cannot be imported: SystemExit: 3"),
+        ("json:dmups", "x: json has no 'dmups'; did you mean 'dumps'?"),
+        ("json:JSONEncoder.encod", "x: JSONEncoder has no 'encod'; did you mean 'encode'?"),
+        ("a_lab.lossses:kd_loss", "x: a_lab has no module 'lossses'; did you mean 'losses'?"),
+        ("a_lab.no.deeper:kd_loss", "x: a_lab has no module 'no'"),
+        ("json.decoder.deeper:a", "x: json.decoder has no module 'deeper'"),
+        ("a_lab.broken:a", "x: a_lab.broken cannot be imported: RuntimeError: no disk"),
+        ("a_lab.leaving:a", "x: a_lab.leaving cannot be imported: SystemExit: 3"),
         (
             "a_lab.needy:a",
-            "x.target: a_lab.needy cannot be imported: "
-            "ModuleNotFoundError: No module named 'a_package_that_nobody_has'",
+            "x: a_lab.needy cannot be imported: ModuleNotFoundError: No module named 'a_package_that_nobody_has'",
         ),
     ],
 )
@@ -77,7 +76,7 @@ def test_says_what_is_not_there(target, expected):
 def test_a_package_that_is_not_installed_is_left_to_the_cluster():
     with pytest.raises(NotHere) as caught:
         find_target(ImportSpec("a_package_that_nobody_has.models:net"), "x")
-    assert str(caught.value) == "x.target: the package 'a_package_that_nobody_has' is not installed here"
+    assert str(caught.value) == "x: the package 'a_package_that_nobody_has' is not installed here"
     assert not issubclass(NotHere, ValueError), "no mistake, so not caught as one"
 
 
@@ -140,11 +139,11 @@ def test_binds_what_fits(attribute, kwargs, positional, names):
     ],
 )
 def test_says_what_does_not_fit(attribute, kwargs, positional, names, expected):
-    assert text_of(spec(attribute, **kwargs), positional, names) == f"losses.soft.loss.kwargs: {expected}"
+    assert text_of(spec(attribute, **kwargs), positional, names) == f"student.model.kwargs: {expected}"
 
 
 def test_what_cannot_be_called_is_refused():
-    assert text_of(spec("number")) == "losses.soft.loss.target: a_lab.losses:number cannot be called: it is a int"
+    assert text_of(spec("number")) == "student.model.target: a_lab.losses:number cannot be called: it is a int"
 
 
 def test_what_has_no_signature_is_let_pass():
