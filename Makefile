@@ -10,14 +10,8 @@ DATA := data/FashionMNIST/raw/t10k-labels-idx1-ubyte
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml
-	@echo "installing what pyproject.toml names, 6.5 GB, into $(VENV): takes minutes"
-	@rm -rf "$(VENV)"
-	$(PYTHON) -m venv "$(VENV)"
-	"$(BIN)/pip" install --quiet --disable-pip-version-check --upgrade pip
-	"$(BIN)/python" scripts/list_dependencies.py > "$(VENV)/requirements.txt"
-	"$(BIN)/pip" install --quiet --disable-pip-version-check --requirement "$(VENV)/requirements.txt"
-	touch "$@"
+$(VENV)/.installed:
+	$(PYTHON) scripts/make_environment.py "$(VENV)"
 
 data: $(DATA)
 

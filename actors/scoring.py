@@ -8,8 +8,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
 
 from actors.data import Rows
 from actors.inputs import prepare
@@ -22,6 +20,10 @@ class Scores:
     """Accuracy (0..1) and cross-entropy (nats) over rows; in a process group, over all its workers."""
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
+        # Takes seconds to import, and a driver never scores.
+        from torchmetrics import MeanMetric
+        from torchmetrics.classification import MulticlassAccuracy
+
         self._accuracy = MulticlassAccuracy(num_classes, average="micro").to(device)
         # Else torchmetrics leaves NaN out of the mean.
         self._cross_entropy = MeanMetric(nan_strategy="disable").to(device)

@@ -98,7 +98,7 @@ def measure(recipe: str, seeds: int, file: Path) -> Found:
     """Test accuracy by row and seed, and the teachers' own; every number is written as it comes."""
     experiment = Experiment.from_yaml(recipe, [f"storage={OUT / 'runs'}", "student.alone=false"])
     result = experiment.run()
-    found: Found = json.loads(file.read_text()) if file.is_file() else {}
+    found = _kept(file, {model.name: str(model.weights) for model in result.models if model.role == "teacher"})
     for model in result.models:
         if model.role in ("teacher", "ensemble"):
             found[model.name if model.role == "ensemble" else f"teacher {model.name}"] = {"0": model.accuracy}
@@ -123,6 +123,15 @@ def measure(recipe: str, seeds: int, file: Path) -> Found:
         file.write_text(json.dumps(found, indent=1))
         print(f"{row}, seed {seed}: {found[row][seed]:.2%}", flush=True)
     return found
+
+
+def _kept(file: Path, teachers: dict[str, str]) -> Found:
+    """What was measured with these very teachers; their weights lie under hashes of all that they depend on."""
+    mark = file.with_suffix(".teachers")
+    if file.is_file() and mark.is_file() and json.loads(mark.read_text()) == teachers:
+        return json.loads(file.read_text())
+    mark.write_text(json.dumps(teachers))
+    return {}
 
 
 def print_table(found: Found, title: str) -> None:

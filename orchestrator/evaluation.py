@@ -1,4 +1,7 @@
-"""Scores trained models and their ensemble on the test set: one Ray task per model; the driver sees numbers alone."""
+"""Scores trained models and their ensemble on the test set: one Ray task per model, one for the scores.
+
+The driver sees numbers alone.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,8 @@ def evaluate(
     """Each model's scores by name, and those of the mean of probabilities of the models named in `ensemble`."""
     predicting: Any = ray.remote(predict).options(num_gpus=gpus)
     scoring: Any = ray.remote(score)
-    predictions = {model.name: predicting.remote(model, num_classes, dataset, data) for model in models}
-    scored = {name: scoring.remote(dataset, data, prediction) for name, prediction in predictions.items()}
-    together = scoring.remote(dataset, data, *(predictions[name] for name in ensemble))
-    return {name: ray.get(reference) for name, reference in scored.items()}, ray.get(together)
+    predictions = [predicting.remote(model, num_classes, dataset, data) for model in models]
+    names = [model.name for model in models]
+    groups = [*([number] for number in range(len(names))), [names.index(name) for name in ensemble]]
+    *scores, together = ray.get(scoring.remote(dataset, data, groups, *predictions))
+    return dict(zip(names, scores, strict=True)), together

@@ -65,7 +65,7 @@ def test_many_rows_are_scored_in_pieces():
 
 
 def test_one_model_by_hand():
-    found = score(ROWS, DATA_OF_ROWS, logs([0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [0.2, 0.7, 0.1]))
+    [found] = score(ROWS, DATA_OF_ROWS, [[0]], logs([0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [0.2, 0.7, 0.1]))
     by_hand = -sum(math.log(p) for p in (0.5, 0.3, 0.8, 0.7)) / 4
     assert found["accuracy"] == 0.75 and found["cross_entropy"] == pytest.approx(by_hand, rel=1e-5)
     assert (found["samples"], found["parameters"]) == (4, 10)
@@ -81,17 +81,16 @@ def test_the_mean_of_probabilities_not_of_logits():
 
 def test_rows_of_classes_that_no_model_knows_are_left_out_and_counted():
     only_two = logs(*[[0.75, 0.25, 0.0]] * 4)
-    found = score(ROWS, DATA_OF_ROWS, only_two)
+    found, both = score(ROWS, DATA_OF_ROWS, [[0], [0, 1]], only_two, logs(*[[0.0, 0.0, 1.0]] * 4))
     assert found["samples"] == 3 and found["accuracy"] == pytest.approx(1 / 3)
     assert found["cross_entropy"] == pytest.approx(-(math.log(0.75) + 2 * math.log(0.25)) / 3, rel=1e-5)
-    both = score(ROWS, DATA_OF_ROWS, only_two, logs(*[[0.0, 0.0, 1.0]] * 4))
     assert both["samples"] == 4 and both["parameters"] == 20
 
 
 def test_a_model_that_answers_nan_is_not_scored_on_the_rest_alone():
     broken = logs(*[[0.8, 0.1, 0.1]] * 4)
     broken.log_probabilities[1:] = math.nan
-    found = score(ROWS, DATA_OF_ROWS, broken)
+    [found] = score(ROWS, DATA_OF_ROWS, [[0]], broken)
     assert found["samples"] == 4 and math.isnan(found["cross_entropy"])
 
 
