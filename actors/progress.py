@@ -1,13 +1,16 @@
-"""What a rung tells while it trains: `Progress` in, shares of time by `Stopwatch`. `ProgressBoard` holds the newest
-for the driver.
+"""What a rung tells while it trains: `Progress` in, shares of time by `Stopwatch`, seconds per step by `Pace`.
+`ProgressBoard` holds the newest for the driver.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+CALLS_OF_A_PACE = 64
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,19 @@ class Stopwatch:
     @property
     def shares(self) -> dict[str, float]:
         return {name: seconds / self.total for name, seconds in self.seconds.items()} if self.total else {}
+
+
+class Pace:
+    """Seconds per step over the latest calls: what starting up took is no pace."""
+
+    def __init__(self) -> None:
+        self._latest: deque[tuple[float, int]] = deque(maxlen=CALLS_OF_A_PACE)
+
+    def __call__(self, seconds: float, steps: int) -> float | None:
+        """None while there was no step since the first of those calls. `seconds` and `steps`: so far."""
+        self._latest.append((seconds, steps))
+        first_seconds, first_steps = self._latest[0]
+        return (seconds - first_seconds) / (steps - first_steps) if steps > first_steps else None
 
 
 class ProgressBoard:

@@ -23,7 +23,7 @@ from actors.features import TappedModel
 from actors.inputs import prepare
 from actors.knowledge import Batch, Knowledge
 from actors.probe import probe_shapes
-from actors.progress import Progress, Report, Stopwatch
+from actors.progress import Pace, Progress, Report, Stopwatch
 from actors.randomness import seed_everything, step_seed
 from actors.schedules import build_scheduler
 from actors.scoring import score_rows
@@ -73,6 +73,7 @@ class StudentTrainer:
         self.state = self._restored()
         self._stopwatch = Stopwatch(self.state.seconds)
         self._reported_s = 0.0
+        self._pace = Pace()
 
     @property
     def student(self) -> nn.Module:
@@ -174,7 +175,8 @@ class StudentTrainer:
 
     def _progress(self, epoch: int, terms: dict[str, float], accuracy: float | None, step: int) -> Progress:
         steps = self._sampler.steps_per_epoch
-        per_step = self._stopwatch.total / max(1, self.state.steps_done)
+        per_step = self._pace(self._stopwatch.total, self.state.steps_done)
+        steps_left = self.spec.recipe.epochs * steps - epoch * steps - step
         return Progress(
             rung=self.spec.name,
             epoch=epoch,
@@ -185,7 +187,7 @@ class StudentTrainer:
             accuracy=accuracy,
             images_per_s=self.state.rows_trained * self.worker.world_size / max(1e-9, self._stopwatch.total),
             shares=self._stopwatch.shares,
-            left_s=per_step * (self.spec.recipe.epochs * steps - epoch * steps - step),
+            left_s=None if per_step is None else per_step * steps_left,
         )
 
     def _save(self) -> None:

@@ -95,6 +95,7 @@ class Experiment:
                 if rung.role in ("alone", "student")
             ]
             gpus = self.config.student.resources.num_gpus
+            view.say("scoring every model on the test set")
             scores, ensemble = evaluate(models, list(self.config.teachers), self.findings.num_classes, test, data, gpus)
         result = ExperimentResult(
             name=self.config.name,

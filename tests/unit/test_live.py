@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from actors.progress import Progress, ProgressBoard, Stopwatch
+from actors.progress import Pace, Progress, ProgressBoard, Stopwatch
 from orchestrator.live import LiveView, duration, plain_line
 from orchestrator.printing import amounts_text, bytes_text
 
@@ -109,3 +109,10 @@ def test_a_stopwatch_adds_up_and_goes_on():
     assert watch.seconds["wait"] >= 3 and list(watch.seconds) == ["wait", "data"]
     assert watch.total == pytest.approx(sum(watch.seconds.values())) and sum(watch.shares.values()) == pytest.approx(1)
     assert Stopwatch().shares == {}
+
+
+def test_a_pace_leaves_the_start_out():
+    pace = Pace()
+    assert pace(seconds=20.0, steps=1) is None
+    assert pace(seconds=22.0, steps=1) is None
+    assert pace(seconds=23.0, steps=7) == 0.5
