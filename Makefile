@@ -9,6 +9,7 @@ DATA := data/FashionMNIST/raw/t10k-labels-idx1-ubyte
 .PHONY: install data demo test lint types accuracy clean
 
 install: $(VENV)/.installed
+	@echo "the environment is $(VENV)"
 
 $(VENV)/.installed:
 	$(PYTHON) scripts/make_environment.py "$(VENV)"

@@ -49,9 +49,9 @@ class Term(nn.Module):
         self.teachers = tuple(teachers)
         self._function = spec.loss.resolve()
         self._arguments = _arguments(self._function)
-        self._rule: EnsembleRule = spec.ensemble.resolve()
+        self.rule: EnsembleRule = spec.ensemble.resolve()
         rule_kwargs = dict(spec.ensemble.kwargs)
-        where = f"losses.{spec.name}.ensemble.kwargs.weights"
+        where = f"{spec.key}.ensemble.kwargs.weights"
         self._shares = shares_of(spec.teachers, rule_kwargs.pop("weights", None), where)
         self._rule_kwargs = rule_kwargs
         # By number: torch's ModuleDict refuses names such as `half`, `train` or `type`.
@@ -76,7 +76,8 @@ class Term(nn.Module):
     @property
     def temperature(self) -> float:
         default = self._arguments["temperature"].default if "temperature" in self._arguments else 1.0
-        return float(self.spec.loss.kwargs.get("temperature", default))
+        given = self.spec.loss.kwargs.get("temperature", default)
+        return 1.0 if given is None else float(given)
 
     def forward(self, outputs: Outputs, targets: Targets) -> Tensor:
         if self.spec.on == "labels":
@@ -90,7 +91,7 @@ class Term(nn.Module):
 
         sent = [self._teacher_tensor(targets.knowledge[teacher.name]) for teacher in self.teachers]
         shares = self._shares.to(outputs.logits.device)
-        return self._rule(sent, against, shares=shares, temperature=self.temperature, **self._rule_kwargs)
+        return self.rule(sent, against, shares=shares, temperature=self.temperature, **self._rule_kwargs)
 
     def _value(self, student: Tensor, target: Tensor | None, labels: Tensor, ids: Tensor) -> Tensor:
         labelled = labels >= 0
@@ -126,7 +127,7 @@ class Term(nn.Module):
             student_tap=f"student.taps.{self.spec.on.student}",
             teacher_tap=f"teachers.{teacher.name}.taps.{self.spec.on.teacher}",
             connector=self.spec.connector,
-            where=f"losses.{self.spec.name}",
+            where=self.spec.key,
         )
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from actors.knowledge import Batch, Position
 from actors.specs import DataSpec, ImportSpec
-from actors.views import MapDataset, ViewDice
+from actors.views import MapDataset, ViewDice, class_number
 
 NO_LABEL = -1
 
@@ -55,7 +55,7 @@ class Rows:
 
     def _row(self, dice: ViewDice, sample_id: int, view: int) -> tuple[Mapping[str, np.ndarray], int]:
         inputs, label = self._view(self._dataset, sample_id, dice.at(sample_id, view))
-        return (inputs if isinstance(inputs, Mapping) else {"image": inputs}), label
+        return (inputs if isinstance(inputs, Mapping) else {"image": inputs}), class_number(label, sample_id)
 
 
 def _stacked(rows: Sequence[np.ndarray]) -> np.ndarray:
@@ -119,6 +119,16 @@ class BatchSampler:
         share = self.batch_size // self.world_size
         start = position.step * self.batch_size + self.rank * share
         return order[start : start + share]
+
+
+def refuse_strange_labels(where: str, ids: np.ndarray, labels: Tensor, num_classes: int, *, lowest: int = 0) -> None:
+    """Raises ValueError where a label is below `lowest` or no class of the student's."""
+    strange = (labels < lowest) | (labels >= num_classes)
+    if bool(strange.any()):
+        raise ValueError(
+            f"{where}: sample {int(ids[strange.numpy()][0])} has label {int(labels[strange][0])}, the student knows "
+            f"{num_classes} classes, from 0 on; correct the label, or raise num_classes in student.model.kwargs"
+        )
 
 
 @dataclass(frozen=True)

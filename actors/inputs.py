@@ -31,6 +31,9 @@ def prepare(inputs: Mapping[str, Tensor], spec: InputSpec, where: str = "input")
         shape = tuple(images.shape[1:])
         raise ValueError(f"{where}: size and channels are for images, the input has shape {shape}; leave both out")
     if any(spec.mean) or any(std != 1 for std in spec.std):
+        for key, values in (("mean", spec.mean), ("std", spec.std)):
+            if len(values) not in (1, images.shape[1]):
+                raise ValueError(f"{where}.{key}: expected 1 or {images.shape[1]} numbers, got {len(values)}")
         images = (images - _per_channel(spec.mean, images)) / _per_channel(spec.std, images)
     return images
 

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -42,11 +43,16 @@ class Members:
 
 
 class TeacherActor:
-    """One replica: builds the pixels of (ids, views) from its node's dataset and lets the teacher judge them."""
+    """One replica: builds the pixels of (ids, views) from its node's dataset and lets the teacher judge them.
+
+    Of two calls at once one builds pixels while the other judges: neither the user's dataset nor the user's module
+    need be safe for threads.
+    """
 
     def __init__(self, spec: TeacherSpec, dataset: SharedDataset, data: DataSpec) -> None:
         self._teacher = Teacher(spec, device_for(spec.resources))
         self._rows = training_rows(dataset.open(), data)
+        self._building, self._judging = Lock(), Lock()
 
     def version(self) -> str:
         return self._teacher.version
@@ -56,8 +62,11 @@ class TeacherActor:
 
     @torch.no_grad()
     def answer(self, ids: np.ndarray, views: np.ndarray, request: TeacherRequest) -> dict[str, Any]:
-        inputs, _ = self._rows.build(ids, views)
-        knowledge = self._teacher.answer(inputs, request, row_digests(inputs))
+        with self._building:
+            inputs, _ = self._rows.build(ids, views)
+        digests = row_digests(inputs)
+        with self._judging:
+            knowledge = self._teacher.answer(inputs, request, digests)
         return pack(knowledge.to(torch.device("cpu")))
 
 

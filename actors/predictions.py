@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from actors.data import SharedDataset, evaluation_rows
+from actors.data import SharedDataset, evaluation_rows, refuse_strange_labels
 from actors.scoring import Scores, judged
 from actors.specs import DataSpec, ModelSpec
 from actors.weights import fit_weights, read_weights
@@ -41,7 +41,7 @@ def predict(trained: TrainedModel, num_classes: int, dataset: SharedDataset, dat
     model.to(device).eval()
     test = dataset.open()
     pieces = judged(model, trained.model.input, evaluation_rows(test, data), np.arange(len(test)), device)
-    logits = torch.cat([logits.cpu() for logits, _ in pieces])
+    logits = torch.cat([logits.cpu() for _, logits, _ in pieces])
     known = list(range(num_classes) if trained.class_map is None else trained.class_map)
     log_probabilities = torch.full((len(test), num_classes), -torch.inf)
     log_probabilities[:, known] = torch.log_softmax(logits, dim=1)
@@ -63,6 +63,7 @@ def score(
 
 def _score_together(predictions: Sequence[Prediction], labels: Tensor) -> dict[str, float]:
     combined = mean_prediction([torch.from_numpy(one.log_probabilities.copy()) for one in predictions])
+    refuse_strange_labels("data.test", np.arange(len(labels)), labels, combined.shape[1])
     known = combined.gather(1, labels[:, None])[:, 0] != -torch.inf
     scores = Scores(combined.shape[1], torch.device("cpu"))
     scores.add(combined[known], labels[known])

@@ -39,8 +39,8 @@ def probe_shapes(model: nn.Module, taps: Mapping[str, str], inputs: Tensor, wher
         raise
     except Exception as error:
         raise ValueError(
-            f"{where}: the model expects another input; got input {row} of {inputs.dtype}: "
-            f"{type(error).__name__}: {error}; set {where}.input.size or {where}.input.channels"
+            f"{where}.model: its forward failed on input {row} of {inputs.dtype}: {type(error).__name__}: {error}; "
+            f"if it wants images of another size, set {where}.input.size or {where}.input.channels"
         ) from error
     return {name: row_shape(name, output, where) for name, output in outputs.items()}
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from actors.data import Rows
+from actors.data import Rows, refuse_strange_labels
+from actors.features import first_tensor
 from actors.inputs import prepare
 from actors.specs import InputSpec
 
@@ -42,9 +43,10 @@ class Scores:
 def score_rows(
     model: nn.Module, spec: InputSpec, rows: Rows, ids: np.ndarray, num_classes: int, device: torch.device
 ) -> dict[str, float]:
-    """Scores of a model in eval mode on the rows `ids`."""
+    """Scores of a model in eval mode on the rows `ids` of the training set."""
     scores = Scores(num_classes, device)
-    for logits, labels in judged(model, spec, rows, ids, device):
+    for piece, logits, labels in judged(model, spec, rows, ids, device):
+        refuse_strange_labels("data.train", piece, labels, num_classes)
         scores.add(logits, labels.to(device))
     return scores.result()
 
@@ -52,10 +54,10 @@ def score_rows(
 @torch.no_grad()
 def judged(
     model: nn.Module, spec: InputSpec, rows: Rows, ids: np.ndarray, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """float32 logits on `device` and labels, in pieces."""
+) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+    """Some ids, float32 logits on `device` and labels, in pieces."""
     for start in range(0, len(ids), ROWS_AT_ONCE):
         piece = ids[start : start + ROWS_AT_ONCE]
         inputs, labels = rows.build(piece, np.zeros(len(piece), dtype=np.int32))
         prepared = prepare({name: tensor.to(device) for name, tensor in inputs.items()}, spec)
-        yield model(prepared).float(), labels
+        yield piece, first_tensor(model(prepared), "the output of the model").float(), labels

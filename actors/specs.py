@@ -109,6 +109,17 @@ class WeightSpec:
             return self.end
         return self.start + (self.end - self.start) * epoch / self.epochs
 
+    @property
+    def is_zero(self) -> bool:
+        return self.start == self.end == 0
+
+    @property
+    def turns(self) -> set[int]:
+        """Epochs among which there is one of weight 0 where there is any: the first, the last of the ramp, and where
+        the ramp crosses 0."""
+        crossing = self.epochs * self.start / (self.start - self.end) if self.start * self.end < 0 else 0
+        return {0, self.epochs, round(crossing)}
+
 
 @dataclass(frozen=True)
 class TapPair:
@@ -120,7 +131,10 @@ class TapPair:
 
 @dataclass(frozen=True)
 class LossSpec:
-    """One weighted loss of a criterion and whom it listens to. `teachers` is empty for a loss on labels."""
+    """One weighted loss of a criterion and whom it listens to. `teachers` is empty for a loss on labels.
+
+    `section`: the config key of the losses that it is one of.
+    """
 
     name: str
     loss: ImportSpec
@@ -129,6 +143,11 @@ class LossSpec:
     teachers: tuple[str, ...] = ()
     ensemble: ImportSpec = ImportSpec("actors.ensemble:mean_losses")
     connector: ImportSpec | None = None
+    section: str = "losses"
+
+    @property
+    def key(self) -> str:
+        return f"{self.section}.{self.name}"
 
 
 @dataclass(frozen=True)

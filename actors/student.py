@@ -18,7 +18,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from actors.checkpoints import Checkpoints
 from actors.criterion import Criterion, Distillation, Targets
-from actors.data import BatchSampler, evaluation_rows, slice_ids, training_rows
+from actors.data import (
+    NO_LABEL,
+    BatchSampler,
+    evaluation_rows,
+    refuse_strange_labels,
+    slice_ids,
+    training_rows,
+)
 from actors.features import TappedModel
 from actors.inputs import prepare
 from actors.knowledge import Batch, Knowledge
@@ -29,7 +36,7 @@ from actors.schedules import build_scheduler
 from actors.scoring import score_rows
 from actors.sources import TeacherSource, prefetched
 from actors.specs import StudentSpec
-from actors.training_state import TrainingState, refuse_bad_labels, refuse_bad_terms
+from actors.training_state import TrainingState, refuse_idle_terms, refuse_unbounded_terms
 from actors.views import MapDataset
 from actors.weights import weights_as_bytes
 
@@ -63,6 +70,7 @@ class StudentTrainer:
         self._source = source
         self._checkpoints = checkpoints
         self._report = report
+        self._keys = {loss.name: loss.key for loss in spec.losses}
         self._rows = training_rows(dataset, spec.data)
         self._sampler, self._validation = _slices(spec, dataset, self.worker)
         self._validation_rows = evaluation_rows(dataset, spec.data)
@@ -105,7 +113,7 @@ class StudentTrainer:
     def _train_step(self, batch: Batch, knowledge: list[Knowledge]) -> dict[str, float]:
         recipe = self.spec.recipe
         seed_everything(step_seed(recipe.seed, batch.position, self.worker.rank))
-        refuse_bad_labels(batch, self.spec.num_classes)
+        refuse_strange_labels("data.train", batch.ids, batch.labels, self.spec.num_classes, lowest=NO_LABEL)
         with self._stopwatch("forward"):
             total, terms = self._forward(batch, knowledge)
         with self._stopwatch("backward"):
@@ -116,7 +124,9 @@ class StudentTrainer:
             self._optimizer.step()
             if self._scheduler is not None and recipe.scheduler_every == "step":
                 self._scheduler.step()
-        return {name: float(value) for name, value in terms.items()}
+        values = {name: float(value) for name, value in terms.items()}
+        refuse_unbounded_terms(values, self._keys, batch.position)
+        return values
 
     def _forward(self, batch: Batch, knowledge: list[Knowledge]) -> tuple[Tensor, dict[str, Tensor]]:
         device = self.worker.device
@@ -149,7 +159,7 @@ class StudentTrainer:
             self._scheduler.step()
         self._average_terms()
         terms = self.state.mean_terms
-        refuse_bad_terms(terms, self._first_epochs(epoch))
+        refuse_idle_terms(terms, self._keys, self._first_epochs(epoch))
         self.state.finish_epoch({"epoch": epoch, "terms": terms, **metrics, "seconds": self._stopwatch.total})
         with self._stopwatch("checkpoint"):
             self._save()

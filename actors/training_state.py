@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any, Self
@@ -50,17 +51,21 @@ class TrainingState:
         self.position, self.terms = Position(self.position.epoch + 1, 0), {}
 
 
-def refuse_bad_terms(terms: dict[str, float], first: set[str]) -> None:
-    """Raises:
-    ValueError: a loss is not finite, or has been zero all through its first epoch.
-    """
+def refuse_unbounded_terms(terms: Mapping[str, float], keys: Mapping[str, str], position: Position) -> None:
+    """Raises ValueError where a loss of one step is not finite. `keys`: the config key of each."""
+    unbounded = [f"{keys[name]} is {value}" for name, value in terms.items() if not isfinite(value)]
+    if unbounded:
+        raise ValueError(
+            f"{', '.join(unbounded)} in epoch {position.epoch + 1}, step {position.step + 1}; lower the learning rate "
+            "or its weight, and see whether the loss itself is finite"
+        )
+
+
+def refuse_idle_terms(terms: Mapping[str, float], keys: Mapping[str, str], first: Collection[str]) -> None:
+    """Raises ValueError where a loss has been zero all through its first epoch. `first`: those whose first this was."""
     for name, value in terms.items():
-        if not isfinite(value):
-            raise ValueError(
-                f"losses.{name}: its mean over the epoch is {value}; lower the learning rate or its weight"
-            )
         if value == 0 and name in first:
-            raise ValueError(f"losses.{name}: zero all through its first epoch, so nothing is learned by it; remove it")
+            raise ValueError(f"{keys[name]}: zero all through its first epoch, so nothing is learned by it; remove it")
 
 
 def refuse_other_teacher(version: str, knowledge: Knowledge) -> None:
@@ -68,15 +73,4 @@ def refuse_other_teacher(version: str, knowledge: Knowledge) -> None:
         raise ValueError(
             f"teacher {knowledge.teacher!r} has weights {knowledge.version[:12]}, the checkpoint was trained with "
             f"{version[:12]}; resume with the same teacher or start a new run"
-        )
-
-
-def refuse_bad_labels(batch: Batch, num_classes: int) -> None:
-    """Raises ValueError where a label is no class of the student's."""
-    bad = batch.labels >= num_classes
-    if bool(bad.any()):
-        ids = batch.ids[bad.numpy()]
-        raise ValueError(
-            f"data.train: sample {int(ids[0])} has label {int(batch.labels[bad][0])}, the student knows {num_classes} "
-            "classes; raise num_classes in student.model.kwargs"
         )

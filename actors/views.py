@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+CHANNELS = (1, 3, 4)
+
 
 class MapDataset(Sized, Protocol):
     """Any map-style dataset whose rows are (image, label)."""
@@ -36,7 +38,7 @@ class ViewDice:
 def plain(dataset: MapDataset, sample_id: int, generator: np.random.Generator) -> tuple[np.ndarray, int]:
     """The sample as it is."""
     image, label = dataset[sample_id]
-    return as_pixels(image), int(label)
+    return as_pixels(image), class_number(label, sample_id)
 
 
 def crop_and_flip(
@@ -57,6 +59,14 @@ def crop_and_flip(
     return (cropped[:, :, ::-1] if flip and mirror else cropped), label
 
 
+def class_number(label: Any, sample_id: int) -> int:
+    """The label as an int. Raises ValueError where it is no whole number."""
+    number = int(label)
+    if number != label:
+        raise ValueError(f"data: sample {sample_id} has label {label!r}, expected the number of a class")
+    return number
+
+
 def as_pixels(image: Any) -> np.ndarray:
     """A PIL image, array or tensor as (channels, height, width); two dimensions are one channel."""
     array = np.asarray(image)
@@ -64,6 +74,11 @@ def as_pixels(image: Any) -> np.ndarray:
         return array[None]
     if array.ndim == 3 and hasattr(image, "getbands"):
         return array.transpose(2, 0, 1)
+    if array.ndim == 3 and array.shape[2] in CHANNELS and array.shape[0] not in CHANNELS:
+        raise ValueError(
+            f"data: an image of shape {array.shape} looks like (height, width, channels), expected (channels, height, "
+            "width); turn it round, or give PIL images"
+        )
     if array.ndim == 3:
         return array
     raise ValueError(

@@ -10,6 +10,7 @@ benchmark goes on.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import statistics
 import tempfile
@@ -98,7 +99,7 @@ def measure(recipe: str, seeds: int, file: Path) -> Found:
     """Test accuracy by row and seed, and the teachers' own; every number is written as it comes."""
     experiment = Experiment.from_yaml(recipe, [f"storage={OUT / 'runs'}", "student.alone=false"])
     result = experiment.run()
-    found = _kept(file, {model.name: str(model.weights) for model in result.models if model.role == "teacher"})
+    found = _kept(file, experiment, result)
     for model in result.models:
         if model.role in ("teacher", "ensemble"):
             found[model.name if model.role == "ensemble" else f"teacher {model.name}"] = {"0": model.accuracy}
@@ -125,12 +126,15 @@ def measure(recipe: str, seeds: int, file: Path) -> Found:
     return found
 
 
-def _kept(file: Path, teachers: dict[str, str]) -> Found:
-    """What was measured with these very teachers; their weights lie under hashes of all that they depend on."""
-    mark = file.with_suffix(".teachers")
-    if file.is_file() and mark.is_file() and json.loads(mark.read_text()) == teachers:
+def _kept(file: Path, experiment: Experiment, result: ExperimentResult) -> Found:
+    """What was measured earlier with this very config and these very weights of the teachers."""
+    weights = {model.name: model.weights for model in result.models if model.role == "teacher"}
+    hashes = {name: hashlib.sha256(Path(str(path)).read_bytes()).hexdigest() for name, path in weights.items()}
+    mark, of = file.with_suffix(".of"), json.dumps([experiment.config.to_yaml(), hashes])
+    if file.is_file() and mark.is_file() and mark.read_text() == of:
         return json.loads(file.read_text())
-    mark.write_text(json.dumps(teachers))
+    file.unlink(missing_ok=True)
+    mark.write_text(of)
     return {}
 
 

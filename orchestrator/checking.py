@@ -22,7 +22,7 @@ from actors.specs import ModelSpec, Shape, TeacherSpec
 from actors.weights import fit_weights, read_weights
 from orchestrator.config import ExperimentConfig
 from orchestrator.data_checks import Datasets, check_labels, open_data, steps_per_epoch
-from orchestrator.ladder import Rung, ladder, teachers
+from orchestrator.ladder import Rung, ladder, section_of, teachers
 from orchestrator.loss_reach import check_losses
 from orchestrator.wanted import bind_all
 
@@ -53,7 +53,7 @@ def check(config: ExperimentConfig) -> Findings:
         num_classes = built["student"].shapes[LOGITS][-1]
         check_labels(config, datasets, num_classes)
         shaped = {
-            name: _shaped(spec, built[_section(config, name)], num_classes, _section(config, name))
+            name: _shaped(spec, built[section_of(config, name)], num_classes, section_of(config, name))
             for name, spec in teachers(config).items()
         }
         for rung in rungs:
@@ -140,10 +140,6 @@ def _probe(model_spec: ModelSpec, inputs: Mapping[str, Tensor], where: str) -> _
     if len(shapes[LOGITS]) != 1:
         raise ValueError(f"{where}.model: expected logits of shape (rows, classes), got (rows, {shapes[LOGITS]})")
     return _Built(model, shapes)
-
-
-def _section(config: ExperimentConfig, name: str) -> str:
-    return f"teachers.{name}" if name in config.teachers else f"assistants.{name}"
 
 
 def _shaped(spec: TeacherSpec, built: _Built, num_classes: int, where: str) -> TeacherSpec:

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -76,13 +77,25 @@ def check(
 
     plan = Experiment.from_yaml(str(config), overrides or []).check()
     print_plan(plan, terminal())
-    if address is not None:
+    if address is None:
+        refuse_misspelt(plan.elsewhere)
+    else:
         from orchestrator.cluster import connected, imports_there
 
         with connected(address, {}) as resources:
             print_cluster(resources, terminal())
             plan.refuse_if_larger(resources)
             imports_there(plan.elsewhere)
+
+
+def refuse_misspelt(elsewhere: Sequence[str]) -> None:
+    """What is not here may be on the cluster; what a package here nearly has the name of is a slip."""
+    from orchestrator.targets import is_misspelt, where_looked
+
+    targets = {line: line.partition(": ")[2] for line in elsewhere}
+    slips = [f"{line}; {where_looked(target)}" for line, target in targets.items() if is_misspelt(target)]
+    if slips:
+        raise ValueError("\n".join([*slips, "on a cluster that has them, check with --address"]))
 
 
 def terminal() -> Console:

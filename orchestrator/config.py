@@ -24,11 +24,12 @@ from orchestrator.fields import (
     each_filled,
 )
 from orchestrator.loss_config import LossConfig, with_flat_losses
-from orchestrator.problems import ConfigError, problems_of
+from orchestrator.problems import ConfigError, problems_of, unknown
 from orchestrator.rungs import INHERITED, NO_STUDENT, AssistantConfig, StudentConfig, TeacherConfig
 from orchestrator.sections import DataConfig
 
 ANSWER_TIMEOUT_S = 300.0
+NAMED = {"teachers": "teacher", "assistants": "assistant", "losses": "loss"}
 
 
 class ExperimentConfig(Section):
@@ -91,7 +92,10 @@ class ExperimentConfig(Section):
     def from_yaml(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
         """The experiment in a file, after overrides (`student.epochs=3`). Raises ConfigError."""
         raw = with_flat_losses(document.read(path))
-        return cls.from_document(document.override(raw, overrides), origin=str(path))
+        for text in overrides:
+            _refuse_strangers(raw, text)
+            raw = document.override(raw, [text])
+        return cls.from_document(raw, origin=str(path))
 
     @classmethod
     def from_document(cls, raw: Mapping[str, Any], origin: str = "") -> Self:
@@ -108,7 +112,7 @@ class ExperimentConfig(Section):
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
         """For editors: what a document may look like (the cross checks are not in it)."""
-        return cls.model_json_schema()
+        return {"$schema": "https://json-schema.org/draft/2020-12/schema", **cls.model_json_schema()}
 
     def teachers_of(self, rung: str) -> tuple[str, ...]:
         """Who teaches a rung by default: the rung above; all teachers, where that is the top."""
@@ -116,9 +120,22 @@ class ExperimentConfig(Section):
         index = above.index(rung)
         return (above[index - 1],) if index else tuple(self.teachers)
 
+    def losses_path(self, rung: str) -> str:
+        """The key of the losses that a rung learns by: its own or the experiment's."""
+        return "losses" if self.losses_of(rung) is self.losses else f"assistants.{rung}.losses"
+
     def losses_of(self, rung: str) -> Mapping[str, LossConfig]:
         own = self.assistants[rung].losses if rung in self.assistants else None
         return self.losses if own is None else own
+
+
+def _refuse_strangers(raw: Mapping[str, Any], override: str) -> None:
+    """An override within a teacher, an assistant or a loss that is not there would begin another, half of one."""
+    section, _, below = override.partition("=")[0].strip().partition(".")
+    name, dot, _ = below.partition(".")
+    known = raw.get(section)
+    if section in NAMED and dot and isinstance(known, Mapping) and name not in known:
+        raise ConfigError([f"override {override!r}: {unknown(name, known, NAMED[section])}"])
 
 
 def _with_training(teacher: Any, defaults: Mapping[str, Any]) -> Any:

@@ -36,7 +36,17 @@ def open_data(config: ExperimentConfig) -> Datasets:
     training_input = _read(training_rows(train, data), "data.views")
     evaluation_input = _read(evaluation_rows(train, data), "data.evaluation_view")
     _read(evaluation_rows(test, data), "data.test")
+    kinds = [{name: tensor.dtype for name, tensor in each.items()} for each in (training_input, evaluation_input)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            f"data.views: it gives {_kinds_text(kinds[0])}, data.evaluation_view gives {_kinds_text(kinds[1])}; give "
+            "both the same (uint8 is divided by 255, floats are taken as they are)"
+        )
     return Datasets(train, test, training_input, evaluation_input)
+
+
+def _kinds_text(kinds: Mapping[str, torch.dtype]) -> str:
+    return ", ".join(f"{name} in {str(dtype).removeprefix('torch.')}" for name, dtype in kinds.items())
 
 
 def check_labels(config: ExperimentConfig, datasets: Datasets, num_classes: int) -> None:

@@ -17,7 +17,7 @@ from orchestrator.cluster import connected
 from orchestrator.config import ExperimentConfig
 from orchestrator.evaluation import Scored, evaluate
 from orchestrator.ladder import Role, ladder
-from orchestrator.ladder_run import LadderRun, Trained, shared
+from orchestrator.ladder_run import CannotResume, LadderRun, Trained, shared
 from orchestrator.live import LiveView
 from orchestrator.plan import Plan, make_plan
 from orchestrator.result import RESULT_FILE, STUDENT_FILE, ExperimentResult, ModelResult, RungResult
@@ -77,6 +77,8 @@ class Experiment:
             view.say(f"run {folder}")
             try:
                 return self._run_on_cluster(folder, view, started)
+            except CannotResume:
+                raise
             except BaseException:
                 view.say(f"ended early; go on with: collegium run --resume {folder}")
                 raise

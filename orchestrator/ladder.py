@@ -90,6 +90,11 @@ def teachers(config: ExperimentConfig) -> dict[str, TeacherSpec]:
     return {**given, **{name: section.teacher_spec(name, "") for name, section in config.assistants.items()}}
 
 
+def section_of(config: ExperimentConfig, teacher: str) -> str:
+    """The config key of one who teaches."""
+    return f"teachers.{teacher}" if teacher in config.teachers else f"assistants.{teacher}"
+
+
 def alone_losses(losses: tuple[LossSpec, ...]) -> tuple[LossSpec, ...]:
     """What a student learns from without teachers: its losses on labels, at their final weights, which are scaled to
     add up to 1: a ramp that begins at 0 would leave nothing to learn from."""
@@ -131,7 +136,11 @@ def _taught(config: ExperimentConfig, name: str, section: StudentConfig | Assist
         recipe=section.recipe(config.data.batch_size, config.seed),
         labelled=section.data.labelled,
         unlabelled=section.data.unlabelled,
-        losses=tuple(loss.spec(key, above) for key, loss in config.losses_of(name).items()),
+        losses=tuple(
+            loss.spec(key, above, config.losses_path(name))
+            for key, loss in config.losses_of(name).items()
+            if not loss.is_dropped
+        ),
         num_workers=section.num_workers,
         resources=section.resources.spec(),
         window=section.window,
@@ -148,7 +157,7 @@ def _teacher(name: str, section: TeacherConfig) -> Rung:
         recipe=train.recipe_spec(),
         labelled=train.slice,
         unlabelled=None,
-        losses=(train.loss_spec(),),
+        losses=(replace(train.loss_spec(), section=f"teachers.{name}.train"),),
         num_workers=train.num_workers,
         resources=section.resources.spec(),
     )

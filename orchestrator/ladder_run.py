@@ -31,6 +31,10 @@ POLL_S = 0.25
 KEY_FILE = "key"
 
 
+class CannotResume(ValueError):
+    """A run that was begun under something else."""
+
+
 @dataclass(frozen=True)
 class Trained:
     """A rung that is done. `reused`: an earlier run had trained the same."""
@@ -136,10 +140,9 @@ def refuse_other_rung(folder: Folder, key: str, name: str) -> None:
         folder.write(KEY_FILE, key.encode())
     begun = folder.read(KEY_FILE).decode()
     if begun != key:
-        raise ValueError(
-            f"resume: {name} was begun as {begun}, it would go on as {key}: its data, code, recipe or "
-            f"teachers have changed; "
-            "start a new run"
+        raise CannotResume(
+            f"resume: {name} was begun as {begun}, it would go on as {key}: its data, recipe, teachers or code "
+            "(Collegium's, yours, or a package's version) have changed; start a new run"
         )
 
 

@@ -52,15 +52,15 @@ def _rungs(config: ExperimentConfig) -> Iterator[_Rung]:
     above = dict(config.teachers)
     for name, assistant in config.assistants.items():
         path = f"assistants.{name}"
-        losses_path = "losses" if assistant.losses is None else f"{path}.losses"
+        losses_path = config.losses_path(name)
         default_teachers = config.teachers_of(name)
         yield _Rung(path, assistant.taps, losses_path, config.losses_of(name), dict(above), default_teachers)
         above[name] = assistant
 
 
 def _check_rung(rung: _Rung) -> Problems:
-    if all(loss.on == "labels" for loss in rung.losses.values()):
-        yield rung.losses_path, "no loss listens to a teacher; give at least one on logits or on taps"
+    if all(loss.on == "labels" or loss.is_dropped for loss in rung.losses.values()):
+        yield rung.losses_path, "no loss listens to a teacher; give at least one on logits or on taps, with a weight"
     for name, loss in rung.losses.items():
         path = f"{rung.losses_path}.{name}"
         strangers = list(_check_teachers(path, loss, rung))

@@ -57,7 +57,7 @@ class LossConfig(Section):
     on: Compared
     """What it compares: logits with labels, logits with teachers' logits, or two taps."""
     weight: Weight = 1.0
-    """A number, or a ramp over epochs."""
+    """A number, or a ramp over epochs; a loss whose weight is always 0 is dropped."""
     teachers: Names | None = None
     """Whom it listens to; null: the rung above."""
     ensemble: EnsembleConfig | None = None
@@ -76,7 +76,12 @@ class LossConfig(Section):
         """The names of the teachers whose knowledge this loss needs."""
         return () if self.on == "labels" else self.teachers or tuple(default_teachers)
 
-    def spec(self, name: str, default_teachers: Sequence[str]) -> LossSpec:
+    @property
+    def is_dropped(self) -> bool:
+        """Whether its weight is 0 all through: it is not computed, and asks nothing of its teachers."""
+        return self._weight().is_zero
+
+    def spec(self, name: str, default_teachers: Sequence[str], section: str = "losses") -> LossSpec:
         spec = LossSpec(
             name=name,
             loss=ImportSpec(self.loss, self.kwargs),
@@ -84,6 +89,7 @@ class LossConfig(Section):
             weight=self._weight(),
             teachers=self.listeners(default_teachers),
             connector=self.connector.spec() if self.connector else None,
+            section=section,
         )
         return replace(spec, ensemble=self.ensemble.spec()) if self.ensemble else spec
 

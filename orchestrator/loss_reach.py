@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from actors.criterion import Distillation, Targets, Term
+from actors.ensemble import JOINT_RULES
 from actors.inputs import prepare
 from actors.knowledge import LOGITS, Knowledge
 from actors.probe import reaches
@@ -28,11 +29,13 @@ def check_losses(spec: StudentSpec, where: str, inputs: Mapping[str, Tensor]) ->
     """Raises ValueError at the key of the first loss that cannot teach this student."""
     prepared = prepare(inputs, spec.model.input, f"{where}.input")
     distillation = build_distillation(spec, prepared)
-    for epoch in range(spec.recipe.epochs):
-        if not distillation.criterion.active(epoch):
-            raise ValueError(f"losses: all weights of {spec.name} are 0 in epoch {epoch}; give one of them a weight")
+    for epoch in sorted(set().union(*(loss.weight.turns for loss in spec.losses))):
+        if epoch < spec.recipe.epochs and not distillation.criterion.active(epoch):
+            section = spec.losses[0].section
+            raise ValueError(f"{section}: all weights of {spec.name} are 0 in epoch {epoch}; give one of them a weight")
     for _, term in distillation.criterion.named_terms():
         _check_masks(term, spec, where)
+        _check_classes(term, spec.num_classes)
     row = tuple(prepared.shape[1:])
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
@@ -46,15 +49,25 @@ def _check_masks(term: Term, spec: StudentSpec, where: str) -> None:
         return
     if spec.unlabelled:
         raise ValueError(
-            f"losses.{term.spec.name}: it relates labelled samples to each other, and {where}.data.unlabelled "
+            f"{term.spec.key}: it relates labelled samples to each other, and {where}.data.unlabelled "
             f"has none; "
             "use a loss with `reduction`, or leave unlabelled out"
         )
     partial = [teacher.name for teacher in term.teachers if teacher.class_map is not None]
     if partial:
         raise ValueError(
-            f"losses.{term.spec.name}: it needs the label of every sample, and teacher {partial[0]!r} has a class_map; "
+            f"{term.spec.key}: it needs the label of every sample, and teacher {partial[0]!r} has a class_map; "
             "use a loss with `reduction`, or another teacher"
+        )
+
+
+def _check_classes(term: Term, num_classes: int) -> None:
+    known = {t.name: sorted(t.class_map or range(num_classes)) for t in term.teachers}
+    if term.rule in JOINT_RULES and len(set(map(tuple, known.values()))) > 1:
+        partial = min(known, key=lambda name: len(known[name]))
+        raise ValueError(
+            f"{term.spec.key}.ensemble: {term.spec.ensemble.target} needs teachers of the same classes, got "
+            f"{partial}: {known[partial]} beside others; use mean_losses"
         )
 
 
@@ -67,20 +80,20 @@ def _check_reach(distillation: Distillation, listened: tuple[TeacherSpec, ...], 
     distillation.train()
     terms = dict(distillation.criterion.named_terms())
     outputs = distillation.outputs(torch.rand(PROBE_ROWS, *row), distillation.criterion.student_taps(terms))
-    for name, term in terms.items():
+    for term in terms.values():
         try:
             value = term(outputs, targets)
         except NEEDS_VALUES:
             raise
         except Exception as error:
-            raise ValueError(f"losses.{name}: {term.spec.loss.target} failed: {error}") from error
+            raise ValueError(f"{term.spec.key}: {term.spec.loss.target} failed: {error}") from error
         if value.ndim:
             raise ValueError(
-                f"losses.{name}: expected one value, got shape {tuple(value.shape)}; reduce it to its mean"
+                f"{term.spec.key}: expected one value, got shape {tuple(value.shape)}; reduce it to its mean"
             )
         if not reaches(value, distillation.student.parameters()):
             raise ValueError(
-                f"losses.{name}: its graph reaches no parameter of the student, so nothing is learned by it"
+                f"{term.spec.key}: its graph reaches no parameter of the student, so nothing is learned by it"
             )
 
 

@@ -13,7 +13,7 @@ from math import prod
 from actors.specs import Resources, TeacherSpec
 from orchestrator.checking import Findings
 from orchestrator.config import ExperimentConfig
-from orchestrator.ladder import Rung, ladder, teachers
+from orchestrator.ladder import Rung, ladder, section_of, teachers
 
 DIGEST_BYTES = 8
 FLOAT_BYTES = 4
@@ -21,25 +21,29 @@ FLOAT_BYTES = 4
 
 @dataclass(frozen=True)
 class Teaching:
-    """What one teacher sends one rung: `bytes_per_step` over all student workers."""
+    """What one teacher sends one rung: `bytes_per_step` over all student workers, None where only the cluster knows."""
 
     teacher: str
     outputs: tuple[str, ...]
-    bytes_per_step: int
+    bytes_per_step: int | None
 
 
 @dataclass(frozen=True)
 class Need:
-    """Amounts by resource name, each with its parts in words."""
+    """Amounts by resource name, each with its parts in words and the config keys that make it so large."""
 
     amounts: dict[str, float] = field(default_factory=dict)
     parts: dict[str, list[str]] = field(default_factory=dict)
+    keys: dict[str, list[str]] = field(default_factory=dict)
 
-    def add(self, resources: Resources, count: int, what: str) -> None:
+    def add(self, resources: Resources, count: int, what: str, key: str, count_key: str) -> None:
+        """`key`: of the resources; `count_key`: of how many there are."""
         for name, each in {"CPU": resources.num_cpus, "GPU": resources.num_gpus, **resources.custom}.items():
             if each:
                 self.amounts[name] = self.amounts.get(name, 0) + each * count
                 self.parts.setdefault(name, []).append(f"{each * count:g} {what}")
+                of_each = {"CPU": "num_cpus", "GPU": "num_gpus"}.get(name, f"custom.{name}")
+                self.keys.setdefault(name, []).extend([count_key] * (count > 1) + [f"{key}.{of_each}"])
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,12 @@ class PlannedRung:
 
 @dataclass(frozen=True)
 class Plan:
-    """All rungs in order. `elsewhere`: what only the cluster can check."""
+    """All rungs in order. `elsewhere`: what only the cluster can check; `unheard`: teachers that teach nobody."""
 
     name: str
     rungs: tuple[PlannedRung, ...]
     elsewhere: tuple[str, ...] = ()
+    unheard: tuple[str, ...] = ()
 
     @property
     def side_by_side(self) -> dict[str, float]:
@@ -75,7 +80,7 @@ class Plan:
         problems = [
             f"placement: {planned.rung.name} needs {amount:g} {name} "
             f"({' + '.join(planned.need.parts[name])}), the cluster "
-            f"has {cluster.get(name, 0):g}; lower {_way_out(planned, name)}"
+            f"has {cluster.get(name, 0):g}; lower {' or '.join(planned.need.keys[name])}"
             for planned in self.rungs
             for name, amount in planned.need.amounts.items()
             if amount > cluster.get(name, 0)
@@ -90,32 +95,33 @@ def make_plan(config: ExperimentConfig, findings: Findings) -> Plan:
             rung=rung,
             steps_per_epoch=findings.steps_per_epoch.get(rung.name, 0),
             parameters=findings.parameters.get("student" if rung.role == "alone" else rung.name, 0),
-            teaching=tuple(_teaching(rung, findings.teachers[name]) for name in rung.teachers if findings.teachers),
+            teaching=tuple(_teaching(rung, name, findings.teachers.get(name)) for name in rung.teachers),
             need=_need(config, rung),
         )
         for rung in ladder(config)
     )
-    return Plan(config.name, rungs, findings.elsewhere)
+    heard = {name for planned in rungs for name in planned.rung.teachers}
+    return Plan(config.name, rungs, findings.elsewhere, tuple(name for name in config.teachers if name not in heard))
 
 
-def _teaching(rung: Rung, teacher: TeacherSpec) -> Teaching:
-    listened = [loss for loss in rung.losses if teacher.name in loss.teachers]
+def _teaching(rung: Rung, name: str, teacher: TeacherSpec | None) -> Teaching:
+    listened = [loss for loss in rung.losses if name in loss.teachers]
     outputs = tuple(dict.fromkeys("logits" if isinstance(loss.on, str) else loss.on.teacher for loss in listened))
+    if teacher is None:
+        return Teaching(name, outputs, None)
     floats = sum(prod(teacher.shapes[output]) for output in outputs)
-    return Teaching(teacher.name, outputs, rung.recipe.batch_size * (floats * FLOAT_BYTES + DIGEST_BYTES))
+    return Teaching(name, outputs, rung.recipe.batch_size * (floats * FLOAT_BYTES + DIGEST_BYTES))
 
 
 def _need(config: ExperimentConfig, rung: Rung) -> Need:
     need = Need()
     noun = "worker" if rung.num_workers == 1 else "workers"
-    need.add(rung.resources, rung.num_workers, f"for {rung.num_workers} {rung.name} {noun}")
+    trained = f"{rung.where}.train" if rung.role == "teacher" else rung.where
+    workers = f"for {rung.num_workers} {rung.name} {noun}"
+    need.add(rung.resources, rung.num_workers, workers, f"{rung.where}.resources", f"{trained}.num_workers")
     if config.source == "pool":
         for teacher in (teachers(config)[name] for name in rung.teachers):
-            need.add(teacher.resources, teacher.replicas, f"for {teacher.replicas} x teacher {teacher.name}")
+            replicas = f"for {teacher.replicas} x teacher {teacher.name}"
+            where = section_of(config, teacher.name)
+            need.add(teacher.resources, teacher.replicas, replicas, f"{where}.resources", f"{where}.replicas")
     return need
-
-
-def _way_out(planned: PlannedRung, resource: str) -> str:
-    key = {"CPU": "resources.num_cpus", "GPU": "resources.num_gpus"}.get(resource, f"resources.custom.{resource}")
-    replicas = "teachers.*.replicas, " if planned.teaching else ""
-    return f"{replicas}{planned.rung.where}.num_workers or {key}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from orchestrator.plan import Plan, PlannedRung
@@ -18,12 +19,15 @@ def print_plan(plan: Plan, console: Console) -> None:
     rungs = _table(f"{plan.name}: the plan", "rung", "parameters", "trained", "takes")
     taught = _table("", "taught", "by", "knowledge", "each step")
     for planned in plan.rungs:
-        rungs.add_row(*_rung_row(planned))
+        _add(rungs, *_rung_row(planned))
         for one in planned.teaching:
-            taught.add_row(planned.rung.name, one.teacher, ", ".join(one.outputs), bytes_text(one.bytes_per_step))
+            sent = "?" if one.bytes_per_step is None else bytes_text(one.bytes_per_step)
+            _add(taught, planned.rung.name, one.teacher, ", ".join(one.outputs), sent)
     console.print(rungs)
     console.print()
     console.print(taught)
+    for name in plan.unheard:
+        console.print(f"nobody listens to {name}: it is scored, not asked", highlight=False, markup=False)
     for target in plan.elsewhere:
         hint = where_looked(target.partition(": ")[2])
         console.print(f"checked on the cluster: {target}; {hint}", highlight=False, markup=False, soft_wrap=True)
@@ -38,7 +42,8 @@ def print_result(result: ExperimentResult, console: Console) -> None:
     for model in result.models:
         name = model.name if model.role in ("ensemble", model.name) else f"{model.role} {model.name}"
         style = "bold" if model.role == "student" else ""
-        table.add_row(name, f"{model.accuracy:.2%}", f"{model.cross_entropy:.4f}", f"{model.parameters:,}", style=style)
+        numbers = (f"{model.accuracy:.2%}", f"{model.cross_entropy:.4f}", f"{model.parameters:,}")
+        _add(table, name, *numbers, style=style)
     console.print(table)
     console.print(f"\nresult   {result.result_file}\nstudent  {result.student_file}", highlight=False, soft_wrap=True)
 
@@ -60,6 +65,10 @@ def _table(title: str, *headings: str) -> Table:
     for heading in headings:
         table.add_column(heading, overflow="fold", justify="right" if heading in NUMBERS else "left")
     return table
+
+
+def _add(table: Table, *cells: str, style: str = "") -> None:
+    table.add_row(*map(escape, cells), style=style)
 
 
 def _rung_row(planned: PlannedRung) -> tuple[str, ...]:

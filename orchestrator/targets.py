@@ -62,9 +62,20 @@ def bind(spec: ImportSpec, where: str, positional: int = 0, names: Collection[st
 
 def where_looked(target: str) -> str:
     """What to say of a target whose package is not here: where it was looked for, and a name that is close."""
-    package = target.partition(":")[0].partition(".")[0]
-    close = did_you_mean(package, {module.name for module in pkgutil.iter_modules()})
-    return f"no package {package!r} here (looked in {os.getcwd()} and what is installed){close}"
+    return f"no package {_package(target)!r} here (looked in {os.getcwd()} and what is installed){_close(target)}"
+
+
+def is_misspelt(target: str) -> bool:
+    """Whether a package here has nearly the name of the target's, which is not here."""
+    return bool(_close(target))
+
+
+def _package(target: str) -> str:
+    return target.partition(":")[0].partition(".")[0]
+
+
+def _close(target: str) -> str:
+    return did_you_mean(_package(target), {module.name for module in pkgutil.iter_modules()})
 
 
 def _import(module: str, key: str) -> Any:

@@ -16,9 +16,15 @@ def make(folder: Path) -> None:
     done = folder / ".installed"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(f"{folder}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process is making {folder}: waiting for it", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         if done.exists():
             return
+        if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").exists():
+            sys.exit(f"{folder} is there and no environment; give another folder with VENV=")
         print(f"installing what pyproject.toml names, 6.5 GB, into {folder}: takes minutes", flush=True)
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)

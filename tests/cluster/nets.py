@@ -1,6 +1,7 @@
 """Students, views and optimisers for the cluster tests, built by import path in the workers."""
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import ray
 import torch
 from torch import nn
 
+from actors.datasets import Digits
 from tests.cluster.runs import wait_for
 
 
@@ -35,3 +37,25 @@ def sgd_after_meeting(parameters, *, folder: str, parties: int):
         Path(folder, str(os.getpid())).touch()
         wait_for(lambda: len(os.listdir(folder)) >= parties)
     return torch.optim.SGD(parameters, lr=0.01)
+
+
+class Stateful(nn.Module):
+    """A teacher whose forward keeps its state on itself: two calls at once would mix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 32), nn.Linear(32, 10)
+
+    def forward(self, inputs):
+        self.hidden = self.first(inputs.flatten(1))
+        time.sleep(0.02)
+        return self.second(self.hidden)
+
+
+class SeekingDigits(Digits):
+    """Reads by a place that it remembers, like a file that is sought and then read."""
+
+    def __getitem__(self, index: int):
+        self.place = index
+        time.sleep(0.0001)
+        return super().__getitem__(self.place)

@@ -32,6 +32,7 @@ from actors.specs import (
 from actors.storage import Folder
 from actors.student import StudentTrainer
 from actors.weights import weights_as_bytes
+from tests.cluster.nets import SeekingDigits, Stateful
 from tests.cluster.runs import wait_for
 
 DATA = DataSpec(
@@ -180,6 +181,22 @@ def test_a_view_that_is_not_pure_is_caught_by_its_digests(teachers, dataset):
     with pytest.raises(KnowledgeError, match=r"judged other pixels than the student sees, sample ids \d+"):
         list(prefetched(pool, batches, lambda batch: (TeacherRequest("mlp"),), window=1))
     pool.stop()
+
+
+def test_neither_a_teacher_nor_a_dataset_need_be_safe_for_threads(start, tmp_path):
+    torch.manual_seed(0)
+    Folder(str(tmp_path)).write("stateful.safetensors", weights_as_bytes(Stateful()))
+    spec = ModelSpec(ImportSpec("tests.cluster.nets:Stateful"))
+    teacher = TeacherSpec("stateful", spec, str(tmp_path / "stateful.safetensors"), {LOGITS: (10,)})
+    pool = start((teacher,), dataset=ray.put(SharedDataset.of(SeekingDigits())))
+    batches = [sampler().batch(training_rows(Digits(), DATA), Position(0, step)) for step in range(6)]
+    request = (TeacherRequest("stateful"),)
+
+    sent = list(prefetched(pool, batches, lambda batch: request, window=6))
+
+    local = LocalTeachers.load((teacher,))
+    for batch, [knowledge] in sent:
+        assert torch.equal(knowledge.logits, local.ask(batch, request).result()[0].logits)
 
 
 def test_errors_of_a_teacher_reach_the_student_with_their_text(teachers, start):

@@ -51,6 +51,16 @@ def per_row(student, teacher):
     return (student - teacher).square().mean(dim=1)
 
 
+def as_floats(dataset, sample_id, generator):
+    image, label = dataset[sample_id]
+    return image[None].astype("float32"), label
+
+
+def with_labels(student, teacher, labels):
+    """Needs a label in every row, as it has no reduction."""
+    return over_classes(student, labels) + 0 * teacher.sum()
+
+
 def over_classes(student, labels):
     """On labels, and without a reduction that would let unlabelled rows be masked."""
     return torch.nn.functional.cross_entropy(student, labels)
@@ -209,9 +219,47 @@ def test_a_loss_without_masks_cannot_have_unlabelled_rows():
     assert checked(unlabelled).steps_per_epoch["alone"] == (300 + 897) // 60, "the baseline has as many steps"
 
 
+def test_a_dropped_loss_is_not_asked_about():
+    weightless = f"losses.more={{loss: '{HERE}:fails', on: logits, weight: 0}}"
+    assert checked(weightless).num_classes == 10
+    assert refusal(weightless, "losses.soft.weight=0").endswith(
+        "losses: no loss listens to a teacher; give at least one on logits or on taps, with a weight"
+    )
+
+
+def test_long_trainings_are_checked_as_quickly():
+    ramp = "losses.soft.weight={ramp: [-1, 1], epochs: 1000000000}"
+    assert checked("student.epochs=1000000000", ramp).num_classes == 10
+    text = refusal("student.epochs=1000000000", ramp, "losses.hard.weight=0")
+    assert text == "losses: all weights of student are 0 in epoch 500000000; give one of them a weight"
+
+
+def test_the_losses_of_an_assistant_are_named_by_their_own_key():
+    mid = f"{{model: {{target: 'actors.models:mlp'}}, losses: {{own: {{loss: '{HERE}:fails', on: logits}}}}}}"
+    assert refusal(f"assistants.mid={mid}") == f"assistants.mid.losses.own: {HERE}:fails failed: not with these"
+
+
+def test_views_of_two_kinds_are_refused():
+    assert refusal(f"data.views={HERE}:as_floats") == (
+        "data.views: it gives image in float32, data.evaluation_view gives image in uint8; give both the same (uint8 "
+        "is divided by 255, floats are taken as they are)"
+    )
+
+
 def test_an_epoch_without_any_weight_is_refused():
     text = refusal("losses.hard.weight={ramp: [0, 1], epochs: 2}", "losses.soft.weight={ramp: [0, 1], epochs: 3}")
     assert text == "losses: all weights of student are 0 in epoch 0; give one of them a weight"
+
+
+def test_a_teacher_of_some_classes_beside_those_of_all():
+    kwargs = "width: 8, num_classes: 3"
+    part = f"teachers.part={{{MLP % kwargs}, class_map: [2, 0, 1], {TRAIN}}}"
+    assert refusal(part) == (
+        "losses.soft.ensemble: actors.ensemble:mean_probabilities needs teachers of the same classes, got part: "
+        "[0, 1, 2] beside others; use mean_losses"
+    )
+    masked = refusal(part, "losses.soft.ensemble=mean_losses", *soft("with_labels"))
+    assert masked.startswith("losses.soft: it needs the label of every sample, and teacher 'part' has a class_map")
 
 
 def test_class_maps():
@@ -278,10 +326,8 @@ def test_what_is_no_dataset_is_refused():
 
 def test_a_model_that_cannot_be_built_or_fed_is_refused():
     assert refusal("student.model.kwargs.depth=0").startswith("student.model: actors.models:mlp failed: ValueError: ")
-    assert refusal("student.input={size: 9}").startswith(
-        "student: the model expects another input; got input (1, 9, 9)"
-    )
-    assert refusal("teachers.wide.model.kwargs.channels=3").startswith("teachers.wide: the model expects another input")
+    assert refusal("student.input={size: 9}").startswith("student.model: its forward failed on input (1, 9, 9)")
+    assert refusal("teachers.wide.model.kwargs.channels=3").startswith("teachers.wide.model: its forward failed")
 
 
 def test_names_that_torch_uses_itself_are_no_problem():

@@ -111,6 +111,9 @@ def test_a_loss_and_its_kwargs_have_one_path_however_they_are_written():
         for entry in (nested, flat)
     )
     assert first == second
+    below = {"big": {**raw()["assistants"]["big"], "losses": {"soft": {**nested, "on": "logits"}}}}
+    of_assistant = ExperimentConfig.from_document({**raw(), "assistants": below}).assistants["big"].losses
+    assert of_assistant is not None and of_assistant["soft"].kwargs == {"t": 1}
     changed = ExperimentConfig.from_yaml(SAMPLE, ["losses.soft.kwargs.temperature=9", "losses.hard.kwargs.a=1"])
     assert changed.losses["soft"].kwargs == {"temperature": 9} and changed.losses["hard"].kwargs == {"a": 1}
     assert changed.losses["soft"].spec("soft", ()).loss == ImportSpec("actors.losses:kd_loss", {"temperature": 9})

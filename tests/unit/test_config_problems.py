@@ -160,7 +160,7 @@ teachers.vit.class_map=[0, 1]
 losses.soft.ensemble={target: mean_probabilities, kwargs: {weights: {resnt: 2}}}
   losses.soft.ensemble.kwargs.weights: no teacher 'resnt'; did you mean 'resnet'? (of this loss)
 losses={hard: {loss: 'a:b', on: labels}}
-  losses: no loss listens to a teacher; give at least one on logits or on taps
+  losses: no loss listens to a teacher; give at least one on logits or on taps, with a weight
 source=local
   teachers.resnet.replicas: expected 1 with source: local, where teachers run in the student's
   process, got 2; set source: pool
@@ -230,6 +230,18 @@ def test_a_broken_student_is_said_once_although_assistants_inherit_from_it():
         "data.test: is missing; it has no default",
         "student.optimizer: is missing; it has no default",
     )
+
+
+def test_an_override_of_a_name_that_is_not_there_does_not_begin_a_new_one():
+    for override, text in {
+        "losses.sotf.weight=3": "no loss 'sotf'; did you mean 'soft'?",
+        "teachers.renset.replicas=2": "no teacher 'renset'; did you mean 'resnet'?",
+        "assistants.bgi.epochs=2": "no assistant 'bgi'; did you mean 'big'?",
+    }.items():
+        with pytest.raises(ConfigError, match=re.escape(f"override {override!r}: {text}")):
+            ExperimentConfig.from_yaml(SAMPLE, [override])
+    anew = ["losses.more={loss: 'a:b', on: logits}", "losses.more.weight=3"]
+    assert ExperimentConfig.from_yaml(SAMPLE, anew).losses["more"].weight == 3
 
 
 def test_the_paths_in_errors_are_those_of_overrides():

@@ -159,6 +159,16 @@ def test_unlabelled_rows_have_no_label_and_the_others_their_own():
     assert {-1} < set(batch.labels.tolist()), "both kinds are in this batch"
 
 
+def fractional(dataset, sample_id, generator):
+    image, label = dataset[sample_id]
+    return image[None], label + 0.7
+
+
+def test_a_label_that_is_no_whole_number_names_the_sample():
+    with pytest.raises(ValueError, match=r"^data: sample 5 has label [\d.]+7, expected the number of a class"):
+        Rows(digits(), ImportSpec(f"{HERE}:fractional"), 0).build(np.array([5]), np.zeros(1, dtype=np.int32))
+
+
 def test_a_negative_label_of_a_labelled_row_is_refused():
     """It would be taken for an unlabelled row, and silently be masked."""
     rows = Rows(digits(), ImportSpec(f"{HERE}:negative"), 0)

@@ -73,6 +73,12 @@ def test_vectors_pass_normalisation_alone():
             prepare({"image": vectors}, spec, "student.input")
 
 
+@pytest.mark.parametrize("key", ["mean", "std"])
+def test_numbers_are_one_or_one_per_channel(key):
+    with pytest.raises(ValueError, match=rf"^student\.input\.{key}: expected 1 or 1 numbers, got 2"):
+        prepare({"image": BYTES}, InputSpec(**{key: (0.5, 0.5)}), "student.input")
+
+
 def test_the_batch_itself_does_not_change():
     floats = torch.rand(2, 1, 4, 4)
     before = floats.clone()

@@ -115,8 +115,9 @@ def test_what_a_rung_takes_of_a_cluster():
 
 def test_resources_of_the_users_own_count():
     need = Need()
-    need.add(Resources(0, 0.25, {"tpu": 2}), 3, "for three")
+    need.add(Resources(0, 0.25, {"tpu": 2}), 3, "for three", "a.resources", "a.replicas")
     assert need.amounts == {"GPU": 0.75, "tpu": 6} and need.parts["tpu"] == ["6 for three"]
+    assert need.keys["tpu"] == ["a.replicas", "a.resources.custom.tpu"]
 
 
 GPUS = [
@@ -131,7 +132,7 @@ def test_what_does_not_fit_the_cluster_is_refused_with_numbers():
         plan(*GPUS).refuse_if_larger({"CPU": 16, "GPU": 4})
     assert str(refused.value) == (
         "placement: student needs 5 GPU (1 for 1 student worker + 4 for 4 x teacher wide), the cluster has 4; "
-        "lower teachers.*.replicas, student.num_workers or resources.num_gpus"
+        "lower student.resources.num_gpus or teachers.wide.replicas or teachers.wide.resources.num_gpus"
     )
     plan(*GPUS).refuse_if_larger({"CPU": 16, "GPU": 5})
 
@@ -146,10 +147,11 @@ def test_every_shortage_is_named_and_a_cluster_without_gpus_has_0():
         "placement: student needs 6 CPU",
         "placement: student needs 5 GPU",
     ]
-    assert "the cluster has 0; lower teachers.wide.num_workers or resources.num_gpus" in lines[0]
+    assert lines[0].endswith("the cluster has 0; lower teachers.wide.resources.num_gpus")
 
 
 def test_what_is_not_installed_here_leaves_a_plan_with_gaps():
     found = plan("teachers.wide.model.target=not_installed_anywhere:net")
     assert found.elsewhere == ("teachers.wide.model.target: not_installed_anywhere:net",)
-    assert [(planned.parameters, planned.teaching) for planned in found.rungs] == [(0, ())] * 4
+    assert [planned.parameters for planned in found.rungs] == [0] * 4
+    assert {taught.bytes_per_step for planned in found.rungs for taught in planned.teaching} == {None}

@@ -134,9 +134,9 @@ def message(model: nn.Module, *shape: int, **taps: str) -> str:
 
 def test_an_input_that_the_model_refuses():
     text = message(nn.Conv2d(1, 8, kernel_size=3), 3, 28, 28)
-    assert text.startswith("teachers.mine: the model expects another input; got input (3, 28, 28) of torch.float32: ")
+    assert text.startswith("teachers.mine.model: its forward failed on input (3, 28, 28) of torch.float32: ")
     assert "expected input[2, 3, 28, 28] to have 1 channels" in text
-    assert text.endswith("; set teachers.mine.input.size or teachers.mine.input.channels")
+    assert text.endswith(" set teachers.mine.input.size or teachers.mine.input.channels")
 
 
 def test_a_tap_that_the_model_does_not_have():

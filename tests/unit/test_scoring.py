@@ -94,6 +94,35 @@ def test_a_model_that_answers_nan_is_not_scored_on_the_rest_alone():
     assert found["samples"] == 4 and math.isnan(found["cross_entropy"])
 
 
+def test_labels_that_are_no_classes_name_their_row():
+    sure = logs(*[[1.0, 0.0]] * 4)
+    with pytest.raises(ValueError, match=r"^data\.test: sample 2 has label 2, the student knows 2 classes"):
+        score(ROWS, DATA_OF_ROWS, [[0]], sure)
+    with pytest.raises(ValueError, match=r"^data\.train: sample \d+ has label 9, the student knows 9 classes"):
+        built = model(num_classes=9).model.build()
+        score_rows(built, InputSpec(), evaluation_rows(digits(), DATA), np.arange(99), 9, torch.device("cpu"))
+
+
+class Restless(torch.nn.Sequential):
+    """Answers with a tuple, and differently in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.nn.Flatten(), torch.nn.Linear(64, 10), torch.nn.Dropout(0.9))
+
+    def forward(self, inputs):
+        return super().forward(inputs), inputs
+
+
+def test_a_model_is_judged_in_eval_mode_and_the_first_of_its_outputs_counts(tmp_path):
+    spec = model(f"{__name__}:Restless")
+    trained = TrainedModel("restless", spec, save_teacher(tmp_path, spec=spec).weights)
+    test = SharedDataset.of(Digits(train=False))
+    found = predict(trained, 10, test, replace(DATA, slices={}))
+    assert (np.isclose(found.log_probabilities[:, 0], found.log_probabilities[:, 1]).mean()) < 0.5, "nothing dropped"
+    again = predict(trained, 10, test, replace(DATA, slices={}))
+    assert np.array_equal(found.log_probabilities, again.log_probabilities)
+
+
 def test_a_class_map_puts_each_output_at_the_class_it_stands_for(tmp_path):
     spec = save_teacher(tmp_path, spec=model(num_classes=3, width=8))
     test, data = SharedDataset.of(Digits(train=False)), replace(DATA, slices={})

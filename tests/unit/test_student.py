@@ -157,9 +157,7 @@ def test_labelled_rows_are_repeated_to_as_many_as_asked_for(tmp_path):
 
 def test_a_label_that_is_no_class_of_the_students_names_the_sample(tmp_path):
     spec = replace(student(spec=model(num_classes=9)), num_classes=9)
-    with pytest.raises(
-        ValueError, match=r"^data\.train: sample \d+ has label 9, the student knows 9 classes; raise num"
-    ):
+    with pytest.raises(ValueError, match=r"^data\.train: sample \d+ has label 9, the student knows 9 classes"):
         trainer(spec, tmp_path / "a").run()
 
 
@@ -218,7 +216,7 @@ def only_in_epoch_0(student_logits, teacher_logits):
 def test_a_loss_that_is_not_finite_is_an_error_that_names_it(tmp_path):
     wild = replace(SOFT, name="wild", loss=ImportSpec("tests.unit.test_student:explodes"))
     training = trainer(student([save_teacher(tmp_path)], [HARD, wild]), tmp_path / "a")
-    with pytest.raises(ValueError, match=r"^losses\.(hard|wild): its mean over the epoch is (nan|inf|-inf); lower"):
+    with pytest.raises(ValueError, match=r"^losses\.wild is inf in epoch 1, step 1; lower"):
         training.run()
     assert training.state.history == [] and list((tmp_path / "a").glob("*")) == [], "no checkpoint of it"
 

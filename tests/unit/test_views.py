@@ -99,7 +99,9 @@ def test_pixels_of_images_arrays_and_tensors():
     assert as_pixels(Image.fromarray(colour)).shape == (3, 2, 4)
     assert as_pixels(Image.fromarray(colour))[2].tolist() == colour[:, :, 2].tolist()
     assert as_pixels(Image.fromarray(colour[:, :, 0])).shape == (1, 2, 4)
-    assert as_pixels(colour).shape == (2, 4, 3), "an array has its channels first"
+    assert as_pixels(colour.transpose(2, 0, 1)).shape == (3, 2, 4), "an array has its channels first"
+    with pytest.raises(ValueError, match=r"\(2, 4, 3\) looks like \(height, width, channels\)"):
+        as_pixels(colour)
 
 
 def test_an_image_of_another_shape_is_refused():
