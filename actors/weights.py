@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,11 +84,17 @@ def _read_torch(path: str, where: str) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a torn file or a text raises almost anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f"{where}: {path!r} is refused, nothing of it was run: expected tensors and plain values alone "
-            f"({reason}); save model.state_dict() as safetensors instead"
+            f"({_reason(error)}); save model.state_dict() as safetensors instead"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The one sentence of torch's long advice that says what is in the file."""
+    code = re.search(r"unsupported global:? (?:GLOBAL )?([\w.]+)", str(error), re.IGNORECASE)
+    first = str(error).partition("\n")[0].partition(". ")[0]
+    return f"it wants {code.group(1)}" if code else first or type(error).__name__
 
 
 def _unwrap(loaded: Any, path: str, where: str) -> dict[str, Tensor]:
