@@ -20,7 +20,12 @@ torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=
 hard = LossSpec("hard", ImportSpec("actors.losses:cross_entropy_loss"), on="labels")
 terms = Criterion([hard], {"logits": (3,)}, [])
 values = []
-for labels in ([[0, 1, 2], [1, -1, -1]], [[0, 1, 2], [-1, -1, -1]], [[-1, -1, -1], [-1, -1, -1]]):
+for labels in (
+    [[0, 1, 2], [1, -1, -1]],
+    [[0, 1, 2], [-1, -1, -1]],
+    [[-1, -1, -1], [-1, -1, -1]],
+    [[-1, 2, -1], [-1, -1, -1]],
+):
     logits = torch.arange(18.0).reshape(2, 3, 3).sin()[rank].requires_grad_()
     total, _ = terms(Outputs(logits), Targets(torch.tensor(labels[rank]), torch.arange(3)), 0)
     total.backward()
@@ -32,7 +37,7 @@ torch.distributed.destroy_process_group()
 
 @pytest.fixture(scope="module")
 def of_both(tmp_path_factory):
-    """For each of three batches: (loss, gradient of its logits) of rank 0 and of rank 1."""
+    """For each of the batches: (loss, gradient of its logits) of rank 0 and of rank 1."""
     command = [sys.executable, "-c", CODE, str(tmp_path_factory.mktemp("group") / "store")]
     root = Path(__file__).parents[2]
     workers = [
@@ -45,7 +50,10 @@ def of_both(tmp_path_factory):
     return list(zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize(("batch", "labels"), [(0, [0, 1, 2, 1, -1, -1]), (1, [0, 1, 2, -1, -1, -1])])
+@pytest.mark.parametrize(
+    ("batch", "labels"),
+    [(0, [0, 1, 2, 1, -1, -1]), (1, [0, 1, 2, -1, -1, -1]), (3, [-1, 2, -1, -1, -1, -1])],
+)
 def test_the_mean_over_both_workers_is_the_mean_over_all_labelled_rows(of_both, batch, labels):
     logits = torch.arange(18.0).reshape(6, 3).sin().requires_grad_()
     whole = F.cross_entropy(logits, torch.tensor(labels), ignore_index=-1)
