@@ -101,7 +101,9 @@ def outcome(spec: StudentSpec, state: TrainingState, trainer: StudentTrainer) ->
 
 def _source(job: TrainJob, worker: Worker) -> TeacherSource:
     if job.pool is not None:
-        return job.pool.for_worker(worker.rank)
+        pool = job.pool.for_worker(worker.rank)
+        pool.wait_until_loaded()
+        return pool
     return LocalTeachers.load(job.spec.teachers, worker.device)
 
 
