@@ -49,7 +49,7 @@ class Term(nn.Module):
         self.teachers = tuple(teachers)
         self._function = spec.loss.resolve()
         self._arguments = _arguments(self._function)
-        self.rule: EnsembleRule = spec.ensemble.resolve()
+        self._rule: EnsembleRule = spec.ensemble.resolve()
         rule_kwargs = dict(spec.ensemble.kwargs)
         where = f"{spec.key}.ensemble.kwargs.weights"
         self._shares = shares_of(spec.teachers, rule_kwargs.pop("weights", None), where)
@@ -91,7 +91,7 @@ class Term(nn.Module):
 
         sent = [self._teacher_tensor(targets.knowledge[teacher.name]) for teacher in self.teachers]
         shares = self._shares.to(outputs.logits.device)
-        return self.rule(sent, against, shares=shares, temperature=self.temperature, **self._rule_kwargs)
+        return self._rule(sent, against, shares=shares, temperature=self.temperature, **self._rule_kwargs)
 
     def _value(self, student: Tensor, target: Tensor | None, labels: Tensor, ids: Tensor) -> Tensor:
         labelled = labels >= 0

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from actors.knowledge import Batch, Position
 from actors.specs import DataSpec, ImportSpec
-from actors.views import MapDataset, ViewDice, class_number
+from actors.views import MapDataset, ViewDice
 
 NO_LABEL = -1
 
@@ -55,7 +55,15 @@ class Rows:
 
     def _row(self, dice: ViewDice, sample_id: int, view: int) -> tuple[Mapping[str, np.ndarray], int]:
         inputs, label = self._view(self._dataset, sample_id, dice.at(sample_id, view))
-        return (inputs if isinstance(inputs, Mapping) else {"image": inputs}), class_number(label, sample_id)
+        return (inputs if isinstance(inputs, Mapping) else {"image": inputs}), _class_number(label, sample_id)
+
+
+def _class_number(label: Any, sample_id: int) -> int:
+    """The label as an int. Raises ValueError where it is no whole number."""
+    number = int(label)
+    if number != label:
+        raise ValueError(f"data: sample {sample_id} has label {label!r}, expected the number of a class")
+    return number
 
 
 def _stacked(rows: Sequence[np.ndarray]) -> np.ndarray:

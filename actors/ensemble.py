@@ -46,10 +46,6 @@ def mean_probabilities(
     return loss(0, temperature * torch.logsumexp(log_probabilities + log_shares, dim=0))
 
 
-JOINT_RULES = (mean_logits, mean_probabilities)
-"""Those that make one target of all teachers' logits, and so need teachers of the same classes."""
-
-
 def shares_of(teachers: Sequence[str], weights: Mapping[str, float] | None, where: str) -> Tensor:
     """Each teacher's share from fixed weights (missing ones 1), scaled to add up to 1. `where` is their config key.
 

@@ -104,10 +104,12 @@ class TeacherPool:
         *,
         answer_timeout_s: float,
     ) -> TeacherPool:
-        """Starts every replica; they load their teachers while the student's workers start."""
+        """Starts every replica and waits until each has loaded its teacher."""
         replicas = {spec.name: _start_replicas(spec, dataset, data) for spec in specs}
         members = Members(replicas)
         controller = ray.remote(PoolController).options(num_cpus=0).remote(members)
+        for name, group in replicas.items():
+            _wait_until_loaded(name, list(group.values()))
         logger.info("pool: %s", ", ".join(f"{name} x{len(group)}" for name, group in replicas.items()))
         return cls(controller, members, answer_timeout_s)
 
@@ -116,11 +118,6 @@ class TeacherPool:
 
     def for_worker(self, rank: int) -> TeacherPool:
         return TeacherPool(self._controller, self.members, self._answer_timeout_s, rank)
-
-    def wait_until_loaded(self) -> None:
-        """So that loading does not count as not answering. Raises TeacherLostError where a teacher cannot be loaded."""
-        for teacher, group in self.members.replicas.items():
-            _wait_until_loaded(teacher, list(group.values()))
 
     def ask(self, batch: Batch, request: KnowledgeRequest) -> PoolAnswer:
         return PoolAnswer(self, [self.send(batch, one) for one in request])

@@ -48,22 +48,19 @@ def predict(trained: TrainedModel, num_classes: int, dataset: SharedDataset, dat
     return Prediction(log_probabilities.numpy(), sum(parameter.numel() for parameter in model.parameters()))
 
 
-Group = Sequence[int]
-
-
 def score(
-    dataset: SharedDataset, data: DataSpec, groups: Sequence[Group], *predictions: Prediction
+    dataset: SharedDataset, data: DataSpec, groups: Sequence[Sequence[int]], *predictions: Prediction
 ) -> list[dict[str, float]]:
     """Accuracy and cross-entropy of each group: of the mean of its predictions' probabilities, over the rows whose
     class they know. A group names its predictions by number."""
     test = dataset.open()
     _, labels = evaluation_rows(test, data).build(np.arange(len(test)), np.zeros(len(test), dtype=np.int32))
+    refuse_strange_labels("data.test", np.arange(len(test)), labels, predictions[0].log_probabilities.shape[1])
     return [_score_together([predictions[number] for number in group], labels) for group in groups]
 
 
 def _score_together(predictions: Sequence[Prediction], labels: Tensor) -> dict[str, float]:
     combined = mean_prediction([torch.from_numpy(one.log_probabilities.copy()) for one in predictions])
-    refuse_strange_labels("data.test", np.arange(len(labels)), labels, combined.shape[1])
     known = combined.gather(1, labels[:, None])[:, 0] != -torch.inf
     scores = Scores(combined.shape[1], torch.device("cpu"))
     scores.add(combined[known], labels[known])

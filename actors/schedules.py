@@ -7,9 +7,8 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from actors.specs import RecipeSpec
+from actors.specs import SCHEDULE_LENGTHS, RecipeSpec
 
-LENGTH_ARGUMENTS = ("total_steps", "T_max")
 OTHER_LENGTH = "steps_per_epoch"
 
 
@@ -22,5 +21,5 @@ def build_scheduler(recipe: RecipeSpec, optimizer: Optimizer, steps_per_epoch: i
     accepted = inspect.signature(recipe.scheduler.resolve()).parameters
     if OTHER_LENGTH in recipe.scheduler.kwargs:
         return recipe.scheduler.build(optimizer)
-    missing = [name for name in LENGTH_ARGUMENTS if name in accepted and name not in recipe.scheduler.kwargs]
+    missing = [name for name in SCHEDULE_LENGTHS if name in accepted and name not in recipe.scheduler.kwargs]
     return recipe.scheduler.build(optimizer, **dict.fromkeys(missing, steps))

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Shape = tuple[int, ...]
+SCHEDULE_LENGTHS = ("total_steps", "T_max")
+"""What torch's schedulers call the number of times that they will be stepped; filled in where it is left out."""
 
 
 @dataclass(frozen=True)

@@ -101,9 +101,7 @@ def outcome(spec: StudentSpec, state: TrainingState, trainer: StudentTrainer) ->
 
 def _source(job: TrainJob, worker: Worker) -> TeacherSource:
     if job.pool is not None:
-        pool = job.pool.for_worker(worker.rank)
-        pool.wait_until_loaded()
-        return pool
+        return job.pool.for_worker(worker.rank)
     return LocalTeachers.load(job.spec.teachers, worker.device)
 
 

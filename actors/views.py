@@ -38,7 +38,7 @@ class ViewDice:
 def plain(dataset: MapDataset, sample_id: int, generator: np.random.Generator) -> tuple[np.ndarray, int]:
     """The sample as it is."""
     image, label = dataset[sample_id]
-    return as_pixels(image), class_number(label, sample_id)
+    return as_pixels(image), label
 
 
 def crop_and_flip(
@@ -57,14 +57,6 @@ def crop_and_flip(
     padded[:, padding : padding + height, padding : padding + width] = pixels
     cropped = padded[:, row : row + height, column : column + width]
     return (cropped[:, :, ::-1] if flip and mirror else cropped), label
-
-
-def class_number(label: Any, sample_id: int) -> int:
-    """The label as an int. Raises ValueError where it is no whole number."""
-    number = int(label)
-    if number != label:
-        raise ValueError(f"data: sample {sample_id} has label {label!r}, expected the number of a class")
-    return number
 
 
 def as_pixels(image: Any) -> np.ndarray:

@@ -10,7 +10,6 @@ benchmark goes on.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import statistics
 import tempfile
@@ -26,6 +25,7 @@ from rich.table import Table
 
 from actors.checkpoints import Checkpoints
 from actors.data import SharedDataset, evaluation_rows, slice_ids, training_rows
+from actors.fingerprints import content_hash
 from actors.knowledge import Batch, Knowledge, KnowledgeRequest, TeacherRequest
 from actors.scoring import score_rows
 from actors.sources import Given, LocalTeachers
@@ -35,6 +35,7 @@ from actors.student import StudentTrainer
 from orchestrator.cluster import connected
 from orchestrator.config import ExperimentConfig
 from orchestrator.experiment import Experiment
+from orchestrator.identity import file_hash
 from orchestrator.ladder import ladder
 from orchestrator.result import ExperimentResult
 
@@ -95,18 +96,19 @@ def settings(teachers: tuple[str, ...]) -> dict[str, list[str]]:
     return {"alone": [], **singles, **together}
 
 
-def measure(recipe: str, seeds: int, file: Path) -> Found:
+def measure(recipe: str, seeds: int) -> Found:
     """Test accuracy by row and seed, and the teachers' own; every number is written as it comes."""
     experiment = Experiment.from_yaml(recipe, [f"storage={OUT / 'runs'}", "student.alone=false"])
     result = experiment.run()
-    found = _kept(file, experiment, result)
+    teachers = _with_weights(experiment, result)
+    file = _file(Path(recipe).stem, experiment, teachers)
+    found: Found = json.loads(file.read_text()) if file.is_file() else {}
     for model in result.models:
         if model.role in ("teacher", "ensemble"):
             found[model.name if model.role == "ensemble" else f"teacher {model.name}"] = {"0": model.accuracy}
     data = experiment.config.data.spec()
     dataset, test = data.train.build(), SharedDataset.of(data.test.build())
     shared = ray.put(SharedDataset.of(dataset))
-    teachers = _with_weights(experiment, result)
     ids = slice_ids(data.slices, len(dataset), data.seed)[experiment.config.student.data.labelled]
     source = ray.put(_remembered(teachers, shared, data, ids))
     training = ray.remote(train_and_score).options(num_cpus=1)
@@ -126,16 +128,10 @@ def measure(recipe: str, seeds: int, file: Path) -> Found:
     return found
 
 
-def _kept(file: Path, experiment: Experiment, result: ExperimentResult) -> Found:
-    """What was measured earlier with this very config and these very weights of the teachers."""
-    weights = {model.name: model.weights for model in result.models if model.role == "teacher"}
-    hashes = {name: hashlib.sha256(Path(str(path)).read_bytes()).hexdigest() for name, path in weights.items()}
-    mark, of = file.with_suffix(".of"), json.dumps([experiment.config.to_yaml(), hashes])
-    if file.is_file() and mark.is_file() and mark.read_text() == of:
-        return json.loads(file.read_text())
-    file.unlink(missing_ok=True)
-    mark.write_text(of)
-    return {}
+def _file(name: str, experiment: Experiment, teachers: Mapping[str, TeacherSpec]) -> Path:
+    """Where numbers of this very config and these very weights of the teachers are kept."""
+    hashes = {name: file_hash(spec.weights) for name, spec in teachers.items()}
+    return OUT / f"{name}-{content_hash([experiment.config.to_yaml(), hashes])[:8]}.json"
 
 
 def print_table(found: Found, title: str) -> None:
@@ -178,9 +174,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
-    file = OUT / f"{Path(arguments.recipe).stem}.json"
     with connected(None, Experiment.from_yaml(arguments.recipe).check().side_by_side):
-        found = measure(arguments.recipe, arguments.seeds, file)
+        found = measure(arguments.recipe, arguments.seeds)
     print_table(found, Path(arguments.recipe).stem)
 
 

@@ -49,7 +49,9 @@ def run(
 
     experiment = Experiment.of_run(resume) if resume else Experiment.from_yaml(str(config), overrides or [])
     console = terminal()
-    print_plan(experiment.check(), console)
+    plan = experiment.check()
+    plan.refuse_if_elsewhere()
+    print_plan(plan, console)
     try:
         result = experiment.run(resume=resume, address=address, view=LiveView(console))
     except KeyboardInterrupt:
@@ -76,10 +78,10 @@ def check(
     from orchestrator.printing import print_cluster, print_plan
 
     plan = Experiment.from_yaml(str(config), overrides or []).check()
-    print_plan(plan, terminal())
     if address is None:
         refuse_misspelt(plan.elsewhere)
-    else:
+    print_plan(plan, terminal())
+    if address is not None:
         from orchestrator.cluster import connected, imports_there
 
         with connected(address, {}) as resources:
@@ -90,10 +92,9 @@ def check(
 
 def refuse_misspelt(elsewhere: Sequence[str]) -> None:
     """What is not here may be on the cluster; what a package here nearly has the name of is a slip."""
-    from orchestrator.targets import is_misspelt, where_looked
+    from orchestrator.targets import is_misspelt, not_here
 
-    targets = {line: line.partition(": ")[2] for line in elsewhere}
-    slips = [f"{line}; {where_looked(target)}" for line, target in targets.items() if is_misspelt(target)]
+    slips = [not_here(line) for line in elsewhere if is_misspelt(line)]
     if slips:
         raise ValueError("\n".join([*slips, "on a cluster that has them, check with --address"]))
 

@@ -21,7 +21,6 @@ from orchestrator.ladder_run import CannotResume, LadderRun, Trained, shared
 from orchestrator.live import LiveView
 from orchestrator.plan import Plan, make_plan
 from orchestrator.result import RESULT_FILE, STUDENT_FILE, ExperimentResult, ModelResult, RungResult
-from orchestrator.targets import where_looked
 
 CONFIG_FILE = "config.yaml"
 
@@ -66,8 +65,7 @@ class Experiment:
         """
         started = time.monotonic()
         plan = self.check()
-        if plan.elsewhere:
-            raise ValueError("\n".join(f"{line}; {where_looked(line.partition(': ')[2])}" for line in plan.elsewhere))
+        plan.refuse_if_elsewhere()
         view = view or LiveView()
         with connected(address, plan.side_by_side) as resources:
             plan.refuse_if_larger(resources)

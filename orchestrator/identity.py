@@ -36,7 +36,7 @@ def _content(spec: StudentSpec, length: int) -> dict[str, Any]:
         "views": [asdict(data.views), data.num_views, data.seed],
         "model": asdict(spec.model),
         "recipe": asdict(replace(spec.recipe, checkpoint_every_steps=None)),
-        "losses": [asdict(loss) for loss in spec.losses],
+        "losses": [asdict(replace(loss, section="")) for loss in spec.losses],
         "teachers": {teacher.name: _teacher(teacher) for teacher in spec.teachers},
         "workers": [spec.num_workers, spec.resources.threads, spec.resources.num_gpus > 0],
         "rows_per_epoch": spec.rows_per_epoch,

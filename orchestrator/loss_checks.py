@@ -116,20 +116,5 @@ def _check_ensemble(path: str, loss: LossConfig, teachers: Mapping[str, Teaching
                 f"{path}.ensemble.kwargs.weights",
                 f"{unknown(str(name), teachers, 'teacher')} (of this loss)",
             )
-    if not rule.is_joint:
-        return
-    if loss.on != "logits":
+    if rule.is_joint and loss.on != "logits":
         yield f"{path}.ensemble", f"{rule.target} needs `on: logits`, got taps; use mean_losses"
-    maps = {name: getattr(teacher, "class_map", None) for name, teacher in teachers.items()}
-    if not _know_the_same_classes(list(maps.values())):
-        known = ", ".join(f"{name}: {'all' if m is None else sorted(m)}" for name, m in maps.items())
-        yield (
-            f"{path}.ensemble",
-            f"{rule.target} needs teachers of the same classes, got {known}; use mean_losses",
-        )
-
-
-def _know_the_same_classes(maps: Sequence[Sequence[int] | None]) -> bool:
-    known = {frozenset(m) for m in maps if m is not None}
-    of_all = frozenset(range(max((len(m) for m in known), default=0)))
-    return len(known) <= 1 and (None not in maps or not known or known == {of_all})

@@ -14,12 +14,13 @@ from torch._subclasses.fake_tensor import (
 )
 
 from actors.criterion import Distillation, Targets, Term
-from actors.ensemble import JOINT_RULES
 from actors.inputs import prepare
 from actors.knowledge import LOGITS, Knowledge
 from actors.probe import reaches
 from actors.specs import Shape, StudentSpec, TeacherSpec
 from actors.student import build_distillation
+from actors.teacher import known_classes
+from orchestrator.sections import JOINT_RULES
 
 PROBE_ROWS = 4
 NEEDS_VALUES = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
@@ -62,12 +63,14 @@ def _check_masks(term: Term, spec: StudentSpec, where: str) -> None:
 
 
 def _check_classes(term: Term, num_classes: int) -> None:
-    known = {t.name: sorted(t.class_map or range(num_classes)) for t in term.teachers}
-    if term.rule in JOINT_RULES and len(set(map(tuple, known.values()))) > 1:
-        partial = min(known, key=lambda name: len(known[name]))
+    if term.spec.ensemble.target not in JOINT_RULES:
+        return
+    known = {teacher.name: known_classes(teacher.class_map) for teacher in term.teachers}
+    if len({tuple(classes or range(num_classes)) for classes in known.values()}) > 1:
+        text = ", ".join(f"{name}: {classes or 'all'}" for name, classes in known.items())
         raise ValueError(
-            f"{term.spec.key}.ensemble: {term.spec.ensemble.target} needs teachers of the same classes, got "
-            f"{partial}: {known[partial]} beside others; use mean_losses"
+            f"{term.spec.key}.ensemble: {term.spec.ensemble.target} needs teachers of the same classes, got {text}; "
+            "use mean_losses"
         )
 
 

@@ -14,6 +14,7 @@ from actors.specs import Resources, TeacherSpec
 from orchestrator.checking import Findings
 from orchestrator.config import ExperimentConfig
 from orchestrator.ladder import Rung, ladder, section_of, teachers
+from orchestrator.targets import not_here
 
 DIGEST_BYTES = 8
 FLOAT_BYTES = 4
@@ -74,6 +75,11 @@ class Plan:
             for name, amount in planned.need.amounts.items():
                 totals[name] = totals.get(name, 0) + amount
         return totals
+
+    def refuse_if_elsewhere(self) -> None:
+        """Raises ValueError where a package is missing that a run needs here."""
+        if self.elsewhere:
+            raise ValueError("\n".join(map(not_here, self.elsewhere)))
 
     def refuse_if_larger(self, cluster: Mapping[str, float]) -> None:
         """Raises ValueError where one rung alone needs more than the whole cluster has."""

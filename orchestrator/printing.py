@@ -10,7 +10,7 @@ from rich.table import Table
 
 from orchestrator.plan import Plan, PlannedRung
 from orchestrator.result import ExperimentResult
-from orchestrator.targets import where_looked
+from orchestrator.targets import not_here
 
 NUMBERS = ("parameters", "each step", "accuracy", "cross-entropy")
 
@@ -28,9 +28,8 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print(taught)
     for name in plan.unheard:
         console.print(f"nobody listens to {name}: it is scored, not asked", highlight=False, markup=False)
-    for target in plan.elsewhere:
-        hint = where_looked(target.partition(": ")[2])
-        console.print(f"checked on the cluster: {target}; {hint}", highlight=False, markup=False, soft_wrap=True)
+    for line in plan.elsewhere:
+        console.print(f"checked on the cluster: {not_here(line)}", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_cluster(resources: Mapping[str, float], console: Console) -> None:

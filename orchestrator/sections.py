@@ -28,6 +28,7 @@ from orchestrator.fields import (
 from orchestrator.problems import did_you_mean
 
 ENSEMBLE_RULES = ("mean_losses", "mean_logits", "mean_probabilities")
+JOINT_RULES = ("actors.ensemble:mean_logits", "actors.ensemble:mean_probabilities")
 
 
 class ImportConfig(Section):
@@ -88,7 +89,7 @@ class EnsembleConfig(ImportConfig):
     @property
     def is_joint(self) -> bool:
         """Whether the rule makes one target of the teachers' logits, and so needs the same classes of all."""
-        return self.target in ("actors.ensemble:mean_logits", "actors.ensemble:mean_probabilities")
+        return self.target in JOINT_RULES
 
 
 def or_string(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,22 +60,23 @@ def bind(spec: ImportSpec, where: str, positional: int = 0, names: Collection[st
     return found
 
 
-def where_looked(target: str) -> str:
-    """What to say of a target whose package is not here: where it was looked for, and a name that is close."""
-    return f"no package {_package(target)!r} here (looked in {os.getcwd()} and what is installed){_close(target)}"
+def not_here(line: str) -> str:
+    """`key: module:attribute`, whose package is not here, as a problem: where it was looked for, what name is close."""
+    package = _package(line)
+    return f"{line}; no package {package!r} here (looked in {os.getcwd()} and what is installed){_close(package)}"
 
 
-def is_misspelt(target: str) -> bool:
-    """Whether a package here has nearly the name of the target's, which is not here."""
-    return bool(_close(target))
+def is_misspelt(line: str) -> bool:
+    """Whether a package here has nearly the name of that of `key: module:attribute`, which is not here."""
+    return bool(_close(_package(line)))
 
 
-def _package(target: str) -> str:
-    return target.partition(":")[0].partition(".")[0]
+def _package(line: str) -> str:
+    return line.partition(": ")[2].partition(":")[0].partition(".")[0]
 
 
-def _close(target: str) -> str:
-    return did_you_mean(_package(target), {module.name for module in pkgutil.iter_modules()})
+def _close(package: str) -> str:
+    return did_you_mean(package, {module.name for module in pkgutil.iter_modules()})
 
 
 def _import(module: str, key: str) -> Any:

@@ -7,12 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from actors.specs import ImportSpec
+from actors.specs import SCHEDULE_LENGTHS, ImportSpec
 from orchestrator.config import ExperimentConfig
 from orchestrator.ladder import Rung, ladder
 from orchestrator.targets import NotHere, bind
-
-SCHEDULE_LENGTHS = ("total_steps", "T_max")
 
 
 @dataclass(frozen=True)
@@ -46,19 +44,16 @@ def wanted_targets(config: ExperimentConfig) -> Iterator[Wanted]:
             given = tuple(name for name in SCHEDULE_LENGTHS if name not in scheduler.kwargs)
             yield Wanted(f"{recipe_where}.scheduler", scheduler, positional=1, names=given)
         if rung.role != "teacher":
-            yield from _loss_targets(rung, config)
+            yield from _loss_targets(rung)
 
 
-def _loss_targets(rung: Rung, config: ExperimentConfig) -> Iterator[Wanted]:
-    own = rung.role == "assistant" and config.assistants[rung.name].losses is not None
-    prefix = f"{rung.where}.losses" if own else "losses"
+def _loss_targets(rung: Rung) -> Iterator[Wanted]:
     for loss in rung.losses:
-        where = f"{prefix}.{loss.name}"
-        yield Wanted(where, loss.loss, positional=2, names=("labels", "ids", "reduction"), key="loss")
+        yield Wanted(loss.key, loss.loss, positional=2, names=("labels", "ids", "reduction"), key="loss")
         rule = replace(loss.ensemble, kwargs={k: v for k, v in loss.ensemble.kwargs.items() if k != "weights"})
-        yield Wanted(f"{where}.ensemble", rule, positional=2, names=("shares", "temperature"))
+        yield Wanted(f"{loss.key}.ensemble", rule, positional=2, names=("shares", "temperature"))
         if loss.connector:
-            yield Wanted(f"{where}.connector", loss.connector, positional=2)
+            yield Wanted(f"{loss.key}.connector", loss.connector, positional=2)
 
 
 def bind_all(config: ExperimentConfig) -> tuple[str, ...]:

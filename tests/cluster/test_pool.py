@@ -79,7 +79,6 @@ def start(dataset):
 
     def started(specs, answer_timeout_s=60.0, dataset=dataset) -> TeacherPool:
         pools.append(TeacherPool.start(specs, dataset, DATA, answer_timeout_s=answer_timeout_s))
-        pools[-1].wait_until_loaded()
         return pools[-1]
 
     yield started

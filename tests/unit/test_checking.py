@@ -252,12 +252,16 @@ def test_an_epoch_without_any_weight_is_refused():
 
 
 def test_a_teacher_of_some_classes_beside_those_of_all():
-    kwargs = "width: 8, num_classes: 3"
-    part = f"teachers.part={{{MLP % kwargs}, class_map: [2, 0, 1], {TRAIN}}}"
-    assert refusal(part) == (
-        "losses.soft.ensemble: actors.ensemble:mean_probabilities needs teachers of the same classes, got part: "
-        "[0, 1, 2] beside others; use mean_losses"
-    )
+    def of(name, classes):
+        return f"teachers.{name}={{{MLP % f'width: 8, num_classes: {len(classes)}'}, class_map: {classes}, {TRAIN}}}"
+
+    part, whole = of("part", [2, 0, 1]), of("whole", [9, *range(9)])
+    same = "losses.soft.ensemble: actors.ensemble:mean_probabilities needs teachers of the same classes, got"
+    assert refusal(part) == f"{same} wide: all, deep: all, part: [0, 1, 2]; use mean_losses"
+    other = refusal(part, of("rest", [3, 4]), "losses.soft.teachers=[part, rest]")
+    assert other == f"{same} part: [0, 1, 2], rest: [3, 4]; use mean_losses"
+    assert checked(whole).num_classes == 10
+    assert checked(part, of("again", [0, 1, 2]), "losses.soft.teachers=[part, again]").num_classes == 10
     masked = refusal(part, "losses.soft.ensemble=mean_losses", *soft("with_labels"))
     assert masked.startswith("losses.soft: it needs the label of every sample, and teacher 'part' has a class_map")
 

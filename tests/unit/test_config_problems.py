@@ -149,14 +149,6 @@ assistants.mid.taps={}
   has no tap 'middle'; there is none
 losses.attention.ensemble=mean_logits
   losses.attention.ensemble: actors.ensemble:mean_logits needs `on: logits`, got taps; use mean_losses
-losses.soft.teachers=[resnet, vit]
-teachers.resnet.class_map=[1, 2]
-  losses.soft.ensemble: actors.ensemble:mean_probabilities needs teachers of the same classes, got
-  resnet: [1, 2], vit: all; use mean_losses
-losses.soft.teachers=[resnet, vit]
-teachers.vit.class_map=[0, 1]
-  losses.soft.ensemble: actors.ensemble:mean_probabilities needs teachers of the same classes, got
-  resnet: [0, 1, 2, 3], vit: [0, 1]; use mean_losses
 losses.soft.ensemble={target: mean_probabilities, kwargs: {weights: {resnt: 2}}}
   losses.soft.ensemble.kwargs.weights: no teacher 'resnt'; did you mean 'resnet'? (of this loss)
 losses={hard: {loss: 'a:b', on: labels}}
@@ -204,12 +196,6 @@ def test_what_a_section_refuses(overrides, expected):
 @pytest.mark.parametrize(("overrides", "expected"), [*cases(BETWEEN_SECTIONS)])
 def test_what_sections_must_agree_on(overrides, expected):
     assert expected in problems(*overrides)
-
-
-@pytest.mark.parametrize("class_map", ["[2, 3, 0, 1]", "[3, 2, 1, 0]"])
-def test_a_permutation_may_join_a_teacher_of_all_classes(class_map):
-    both = ["losses.soft.teachers=[resnet, vit]", f"teachers.resnet.class_map={class_map}"]
-    assert ExperimentConfig.from_yaml(SAMPLE, both).losses["soft"].teachers == ("resnet", "vit")
 
 
 def test_all_problems_come_at_once_with_the_file_name():

@@ -118,6 +118,13 @@ def test_other_data_makes_another_key(spec, part):
         assert key_with(spec, other) != key(spec)
 
 
+def test_the_name_of_a_teacher_does_not_count(spec):
+    def named(name):
+        return replace(spec, name=name, losses=(replace(HARD, section=f"teachers.{name}.train"),), teachers=())
+
+    assert key(named("one")) == key(named("other"))
+
+
 def test_a_teacher_that_is_trained_here_has_a_key_of_its_own(spec):
     assert key(replace(spec, teachers=(), losses=(HARD,))) != key(spec)
 
