@@ -1,49 +1,231 @@
 """Many teachers into one: the rules that say how several teachers' answers become one loss.
 
-A rule is a pure function `(targets, loss, *, shares, temperature) -> value`. `targets` has one tensor per teacher,
-`loss(k, target)` is the loss of the student against a target in teacher k's classes and shape, `shares` (teachers,)
-add up to 1. The three means are three different things (Hinton et al., 2015, arXiv 1503.02531, averages probabilities).
+A rule is a pure function, or a module that learns, marked by `combines`. It gives either one target made of all
+teachers' logits, or the weights, (teachers,) or (teachers, rows), by which the losses against each teacher are added
+up; weights add up to 1 over the teachers. Its arguments are bound by name:
+
+targets      what each teacher sent, one tensor per teacher (rules that give a target)
+shares       fixed shares (teachers,) that add up to 1, float64, from the config's `weights`
+temperature  of the loss
+teachers     their names
+classes      per teacher, the data's classes that its logits stand for, in order
+labels       (rows,) int64, -1 where absent
+logits       of each teacher, (rows, classes that it knows), float32
+dice         a numpy generator of this step, the same for all workers
+
+A rule that gives weights without `logits` is decided before teachers are asked: who has no weight is not asked.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-TeacherLoss = Callable[[int, Tensor], Tensor]
+RULES = (
+    "mean_losses",
+    "mean_logits",
+    "mean_probabilities",
+    "confidence",
+    "entropy",
+    "random",
+    "label_routing",
+    "learned",
+)
+NEEDS = ("logits", "labels", "classes", "dice")
+ATTRIBUTE = "combination"
+NEVER = -1e30
+"""A log-weight that is 0 in any sum, and finite: -inf would make gradients NaN."""
+Rule = TypeVar("Rule", bound=Callable[..., Any])
 
 
-class EnsembleRule(Protocol):
-    """Combines one target per teacher into one loss value."""
+@dataclass(frozen=True)
+class RuleMetadata:
+    """What a rule says of itself.
 
-    def __call__(
-        self, targets: Sequence[Tensor], loss: TeacherLoss, *, shares: Tensor, temperature: float
-    ) -> Tensor: ...
+    paper       authors, year and arXiv id
+    gives       `target`: one target of all logits; `weights`: how the losses against each teacher are added up
+    per_sample  whether its weights differ from sample to sample, which asks for a loss with `reduction`
+    arguments   the names that it takes
+    """
+
+    paper: str
+    gives: Literal["target", "weights"]
+    per_sample: bool
+    arguments: tuple[str, ...]
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return tuple(name for name in NEEDS if name in self.arguments)
+
+    @property
+    def needs_answers(self) -> bool:
+        """Whether its weights come from the logits of the teachers; else they are known before anybody is asked."""
+        return self.gives == "weights" and "logits" in self.arguments
 
 
-def mean_losses(targets: Sequence[Tensor], loss: TeacherLoss, *, shares: Tensor, temperature: float = 1.0) -> Tensor:
+@dataclass(frozen=True)
+class LearnedWeights:
+    """Weights of a rule that learns. `objective`: a value per row; its gradient, by the rule's own parameters, is all
+    that it adds to a student's training."""
+
+    weights: Tensor
+    objective: Tensor
+
+
+def combines(*, paper: str, gives: Literal["target", "weights"], per_sample: bool = False) -> Callable[[Rule], Rule]:
+    """Marks an ensemble rule; the rule itself stays as it is."""
+
+    def attach(rule: Rule) -> Rule:
+        arguments = tuple(inspect.signature(getattr(rule, "forward", rule)).parameters)
+        setattr(
+            rule, ATTRIBUTE, RuleMetadata(paper, gives, per_sample, tuple(name for name in arguments if name != "self"))
+        )
+        return rule
+
+    return attach
+
+
+def rule_metadata(rule: Callable[..., Any]) -> RuleMetadata | None:
+    """The metadata of a rule, or None for one that was never marked."""
+    metadata = getattr(rule, ATTRIBUTE, None)
+    return metadata if isinstance(metadata, RuleMetadata) else None
+
+
+@combines(paper="the plain mean of the losses", gives="weights")
+def mean_losses(*, shares: Tensor) -> Tensor:
     """The mean of the losses against each teacher: sum_k share_k loss_k."""
-    values = [share * loss(k, target) for k, (share, target) in enumerate(zip(shares, targets, strict=True))]
-    return torch.stack(values).sum(dim=0)
+    return shares
 
 
-def mean_logits(targets: Sequence[Tensor], loss: TeacherLoss, *, shares: Tensor, temperature: float = 1.0) -> Tensor:
+@combines(paper="Ba and Caruana, 2013, arXiv 1312.6184", gives="target")
+def mean_logits(targets: Sequence[Tensor], *, shares: Tensor) -> Tensor:
     """The loss against the mean of the logits: z = sum_k share_k z_k. `targets`: (rows, classes) each."""
-    return loss(0, torch.einsum("k,k...->...", shares.to(targets[0].dtype), torch.stack(list(targets))))
+    return torch.einsum("k,k...->...", shares.to(targets[0].dtype), torch.stack(list(targets)))
 
 
-def mean_probabilities(
-    targets: Sequence[Tensor], loss: TeacherLoss, *, shares: Tensor, temperature: float = 1.0
-) -> Tensor:
+@combines(paper="Hinton, Vinyals and Dean, 2015, arXiv 1503.02531", gives="target")
+def mean_probabilities(targets: Sequence[Tensor], *, shares: Tensor, temperature: float = 1.0) -> Tensor:
     """The loss against the mean of the probabilities at the loss's temperature T, as the pseudo-logits
     z = T * logsumexp_k(log_softmax(z_k / T) + log share_k). `targets`: (rows, classes) each.
     """
     log_probabilities = torch.stack([torch.log_softmax(target / temperature, dim=1) for target in targets])
     log_shares = shares.to(log_probabilities.dtype).log().view(-1, *[1] * targets[0].ndim)
-    return loss(0, temperature * torch.logsumexp(log_probabilities + log_shares, dim=0))
+    return temperature * torch.logsumexp(log_probabilities + log_shares, dim=0)
+
+
+@combines(paper="Zhang, Chen and Wang, 2021, arXiv 2201.00007", gives="weights", per_sample=True)
+def confidence(*, logits: Sequence[Tensor], labels: Tensor, classes: Sequence[Sequence[int]]) -> Tensor:
+    """Who is nearer to a sample's label counts more there (CA-MKD; Zhang, Chen and Wang, 2021, arXiv 2201.00007).
+
+    w_k = (1 - softmax_k(CE_k)) / (K - 1), CE_k being the cross entropy of teacher k with the label, K the number of
+    teachers that know the label's class; who does not know it has no weight. Where no teacher knows it, or the sample
+    has no label, all count the same. The published code divides by the number of teachers besides: a weight published
+    for it is to be divided by that here.
+    """
+    costs = -_label_log_probabilities(logits, labels, classes)
+    known = costs < torch.inf
+    doubts = torch.softmax(torch.where(known, costs, -torch.inf), dim=0)
+    weights = torch.where(known, 1 - doubts, 0)
+    return _scaled(torch.where(known.sum(dim=0) == 1, known.to(costs.dtype), weights))
+
+
+@combines(paper="Kwon et al., 2020, Adaptive knowledge distillation based on entropy", gives="weights", per_sample=True)
+def entropy(*, logits: Sequence[Tensor]) -> Tensor:
+    """Who is surer of a sample counts more there (EBKD; Kwon et al., 2020, ICASSP).
+
+    w_k = (1 - H_k / sum_j H_j) / (K - 1), H_k being the entropy of teacher k's probabilities, in parts of the largest
+    that its number of classes allows. Where all are sure, all count the same. The published code divides by the number
+    of teachers besides: a weight published for it is to be divided by that here.
+    """
+    entropies = torch.stack([_relative_entropy(one) for one in logits])
+    if len(entropies) == 1:
+        return torch.ones_like(entropies)
+    tiny = torch.finfo(entropies.dtype).tiny
+    return _scaled(1 - entropies / entropies.sum(dim=0).clamp(min=tiny))
+
+
+@combines(paper="Fukuda et al., 2017, Efficient knowledge distillation from an ensemble of teachers", gives="weights")
+def random(*, shares: Tensor, dice: np.random.Generator) -> Tensor:
+    """One teacher per step, drawn by the shares; the others are not asked (Fukuda et al., 2017, Interspeech)."""
+    drawn = int(dice.choice(len(shares), p=shares.tolist()))
+    return F.one_hot(torch.tensor(drawn), len(shares)).to(shares)
+
+
+@combines(paper="Hinton, Vinyals and Dean, 2015, arXiv 1503.02531 (specialists)", gives="weights", per_sample=True)
+def label_routing(
+    *,
+    shares: Tensor,
+    labels: Tensor,
+    teachers: Sequence[str],
+    classes: Sequence[Sequence[int]],
+    routes: Mapping[str, Sequence[int]] | None = None,
+) -> Tensor:
+    """A sample is taught by the specialists of its class, by their shares; others are not asked about it.
+
+    `routes`: the data's classes of each teacher; left out, those of its class map. Samples without a label, and of a
+    class that is nobody's, are taught by all.
+
+    Raises:
+        ValueError: routes of a teacher that is not heard, or no routes where all know the same classes.
+    """
+    if routes is None and len({tuple(sorted(known)) for known in classes}) == 1 < len(teachers):
+        raise ValueError("routes: all teachers know the same classes; say who teaches which, {teacher: [classes]}")
+    strangers = set(routes or ()) - set(teachers)
+    if strangers:
+        raise ValueError(
+            f"routes: {sorted(strangers)[0]!r} is none of the teachers {', '.join(teachers)}; leave it out"
+        )
+    own = classes if routes is None else [routes.get(name, ()) for name in teachers]
+    for name, wanted, known in zip(teachers, own, classes, strict=True):
+        if unknown := set(wanted) - set(known):
+            raise ValueError(f"routes: {name!r} does not know class {min(unknown)}; it knows {sorted(known)}")
+    responsible = torch.stack(
+        [torch.isin(labels, torch.tensor(list(known), dtype=labels.dtype, device=labels.device)) for known in own]
+    )
+    raw = shares.to(labels.device).unsqueeze(1) * responsible
+    return _scaled(torch.where(raw.sum(dim=0) > 0, raw, shares.to(labels.device).unsqueeze(1)))
+
+
+@combines(paper="Jacobs et al., 1991, Adaptive mixtures of local experts", gives="weights")
+class learned(nn.Module):
+    """One trained weight per teacher, softmax(a), first at the shares (after Jacobs et al., 1991).
+
+    a follows the likelihood of the labels under the mixture, -log sum_k w_k p_k(y), over the samples whose class two
+    teachers at least know (of those who know it); the student's own loss does not move it, or it would settle on
+    whom it is easiest to follow.
+
+    Raises:
+        ValueError: a share of 0, which could never be learned away from.
+    """
+
+    def __init__(self, *, shares: Tensor) -> None:
+        super().__init__()
+        if bool((shares <= 0).any()):
+            raise ValueError("weights: expected first weights above 0; leave the teacher out instead")
+        self.scores = nn.Parameter(shares.float().log())
+
+    def forward(self, *, logits: Sequence[Tensor], labels: Tensor, classes: Sequence[Sequence[int]]) -> LearnedWeights:
+        right = _label_log_probabilities(logits, labels, classes)
+        known = right > -torch.inf
+        log_weights = torch.log_softmax(self.scores, dim=0)
+        of_knowing = torch.where(known, log_weights.unsqueeze(1), NEVER)
+        mixture = torch.logsumexp(of_knowing + torch.where(known, right, 0), dim=0) - of_knowing.logsumexp(dim=0)
+        counted = known.sum(dim=0) >= 2
+        return LearnedWeights(log_weights.detach().exp(), torch.where(counted, -mixture, 0))
+
+
+def own_labels(labels: Tensor, classes: Sequence[int]) -> Tensor:
+    """The column of each row's label among `classes`, which are in order; -1 where it is not among them."""
+    known = torch.tensor(list(classes), dtype=labels.dtype, device=labels.device)
+    columns = torch.searchsorted(known, labels).clamp(max=len(known) - 1)
+    return torch.where(known[columns] == labels, columns, -1)
 
 
 def shares_of(teachers: Sequence[str], weights: Mapping[str, float] | None, where: str) -> Tensor:
@@ -59,3 +241,24 @@ def shares_of(teachers: Sequence[str], weights: Mapping[str, float] | None, wher
     if len(raw) and not (bool((raw >= 0).all()) and 0 < raw.sum() < torch.inf):
         raise ValueError(f"{where}: expected weights >= 0 with a positive sum, got {raw.tolist()}")
     return raw / raw.sum() if len(raw) else raw
+
+
+def _label_log_probabilities(logits: Sequence[Tensor], labels: Tensor, classes: Sequence[Sequence[int]]) -> Tensor:
+    """(teachers, rows): log of what each gives to a row's label, -inf where it does not know the class."""
+    rows = []
+    for own, known in zip(logits, classes, strict=True):
+        columns = own_labels(labels, known)
+        chosen = torch.log_softmax(own, dim=1).gather(1, columns.clamp(min=0).unsqueeze(1))[:, 0]
+        rows.append(torch.where(columns >= 0, chosen, -torch.inf))
+    return torch.stack(rows)
+
+
+def _relative_entropy(logits: Tensor) -> Tensor:
+    log_probabilities = torch.log_softmax(logits, dim=1)
+    return -(log_probabilities.exp() * log_probabilities).sum(dim=1) / np.log(max(2, logits.shape[1]))
+
+
+def _scaled(raw: Tensor) -> Tensor:
+    """(teachers, rows) weights that add up to 1 over the teachers; equal ones where all are 0."""
+    totals = raw.sum(dim=0)
+    return torch.where(totals > 0, raw / totals.clamp(min=torch.finfo(raw.dtype).tiny), 1 / len(raw))

@@ -20,6 +20,9 @@ from torch import Tensor
 LOGITS = "logits"
 TENSOR = "tensor:"
 
+RowNumbers = tuple[int, ...] | None
+"""Rows of a batch by number; None: all of them."""
+
 
 @dataclass(frozen=True)
 class Position:
@@ -48,14 +51,23 @@ class Batch:
     def digests(self) -> np.ndarray:
         return row_digests(self.inputs)
 
+    def at(self, rows: RowNumbers) -> Batch:
+        """The batch of some of its rows alone."""
+        if rows is None:
+            return self
+        chosen = list(rows)
+        inputs = {name: tensor[chosen] for name, tensor in self.inputs.items()}
+        return replace(self, ids=self.ids[chosen], views=self.views[chosen], inputs=inputs, labels=self.labels[chosen])
+
 
 @dataclass(frozen=True)
 class TeacherRequest:
-    """What one teacher is asked about a batch: logits or not, and the features at `taps`."""
+    """What one teacher is asked about a batch: logits or not, and the features at `taps`; of which rows."""
 
     teacher: str
     logits: bool = True
     taps: tuple[str, ...] = ()
+    rows: RowNumbers = None
 
 
 KnowledgeRequest = tuple[TeacherRequest, ...]
@@ -64,7 +76,7 @@ KnowledgeRequest = tuple[TeacherRequest, ...]
 @dataclass(frozen=True)
 class Knowledge:
     """One teacher's answer: float32 logits (rows, classes it knows), features by tap, the digest of each row it
-    judged.
+    judged. `rows`: those of the batch that it was asked about.
     """
 
     teacher: str
@@ -72,6 +84,7 @@ class Knowledge:
     features: Mapping[str, Tensor] = field(default_factory=dict)
     digests: np.ndarray | None = None
     version: str = ""
+    rows: RowNumbers = None
 
     @property
     def tensors(self) -> dict[str, Tensor]:

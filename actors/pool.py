@@ -128,7 +128,8 @@ class TeacherPool:
         replica = choose_replica(list(group), outstanding, self._turn)
         self._turn += 1
         outstanding[replica] = outstanding.get(replica, 0) + 1
-        reference = group[replica].answer.remote(batch.ids, batch.views, request)
+        part = batch.at(request.rows)
+        reference = group[replica].answer.remote(part.ids, part.views, request)
         return Sent(batch, request, replica, reference)
 
     def receive(self, sent: Sent) -> Knowledge:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 CALLS_OF_A_PACE = 64
 
@@ -16,7 +17,7 @@ CALLS_OF_A_PACE = 64
 @dataclass(frozen=True)
 class Progress:
     """Where a rung is. `terms`: unweighted means of this epoch's losses; `shares`: of the time spent so far;
-    `left_s`: seconds.
+    `left_s`: seconds; `record`: of an epoch that is done, what the rung's history says of it.
     """
 
     rung: str
@@ -29,6 +30,7 @@ class Progress:
     images_per_s: float = 0.0
     shares: dict[str, float] = field(default_factory=dict)
     left_s: float | None = None
+    record: dict[str, Any] | None = None
 
     @property
     def epoch_done(self) -> bool:

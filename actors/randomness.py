@@ -16,6 +16,11 @@ def step_seed(seed: int, position: Position, rank: int) -> int:
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
+def step_dice(seed: int, position: Position) -> np.random.Generator:
+    """What an ensemble rule draws in a step: the same on all workers."""
+    return np.random.Generator(np.random.Philox(key=[seed, 3], counter=[0, 0, position.epoch, position.step]))
+
+
 def seed_everything(seed: int) -> None:
     """Python's, numpy's and torch's global generators."""
     random.seed(seed)

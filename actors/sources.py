@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 import torch
 
 from actors.errors import KnowledgeError
-from actors.knowledge import Batch, Knowledge, KnowledgeRequest
+from actors.knowledge import Batch, Knowledge, KnowledgeRequest, TeacherRequest
 from actors.specs import TeacherSpec
 from actors.teacher import Teacher
 
@@ -62,7 +63,10 @@ class LocalTeachers:
 
     @torch.no_grad()
     def ask(self, batch: Batch, request: KnowledgeRequest) -> Given:
-        return Given([self._teachers[one.teacher].answer(batch.inputs, one, batch.digests) for one in request])
+        return Given([self._answer(batch.at(one.rows), one) for one in request])
+
+    def _answer(self, batch: Batch, request: TeacherRequest) -> Knowledge:
+        return self._teachers[request.teacher].answer(batch.inputs, request, batch.digests)
 
 
 def prefetched(
@@ -77,7 +81,7 @@ def prefetched(
     Raises:
         KnowledgeError: a teacher judged other pixels than the student's, or sent NaN or infinite values.
     """
-    under_way: deque[tuple[Batch, Answer]] = deque()
+    under_way: deque[tuple[Batch, KnowledgeRequest, Answer]] = deque()
     upcoming = iter(batches)
     while True:
         while len(under_way) <= window:
@@ -86,14 +90,16 @@ def prefetched(
             if batch is None:
                 break
             with measure("wait"):
-                under_way.append((batch, source.ask(batch, request(batch))))
+                asked = request(batch)
+                under_way.append((batch, asked, source.ask(batch, asked)))
         if not under_way:
             return
-        batch, answer = under_way.popleft()
+        batch, asked, answer = under_way.popleft()
         with measure("wait"):
-            knowledge = answer.result()
+            answers = zip(asked, answer.result(), strict=True)
+            knowledge = [replace(one, rows=of.rows) for of, one in answers]
             for one in knowledge:
-                _check(batch, one)
+                _check(batch.at(one.rows), one)
         yield batch, knowledge
 
 

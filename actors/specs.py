@@ -16,6 +16,11 @@ Shape = tuple[int, ...]
 SCHEDULE_LENGTHS = ("total_steps", "T_max")
 """What torch's schedulers call the number of times that they will be stepped; filled in where it is left out."""
 
+RULE_ARGUMENTS = ("targets", "shares", "temperature", "teachers", "classes", "labels", "logits", "dice")
+"""What an ensemble rule may ask for by name; `actors.ensemble` says what each is."""
+FIXED_WEIGHTS = "weights"
+"""The key in an ensemble rule's kwargs from which its `shares` come."""
+
 
 @dataclass(frozen=True)
 class ImportSpec:
@@ -154,7 +159,8 @@ class LossSpec:
 
 @dataclass(frozen=True)
 class RecipeSpec:
-    """How a model is trained. `batch_size` is over all workers; the scheduler steps once per `scheduler_every`."""
+    """How a model is trained. `batch_size` is over all workers; the scheduler steps once per `scheduler_every`; `ema`:
+    the decay of an average of its weights, which is then what is evaluated and exported."""
 
     epochs: int
     batch_size: int
@@ -165,6 +171,7 @@ class RecipeSpec:
     clip_norm: float | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_every_steps: int | None = None
+    ema: float | None = None
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,14 @@ same steps.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from actors.checkpoints import Checkpoints
-from actors.criterion import Criterion, Distillation, Targets
 from actors.data import (
     NO_LABEL,
     BatchSampler,
@@ -26,17 +23,24 @@ from actors.data import (
     slice_ids,
     training_rows,
 )
-from actors.features import TappedModel
+from actors.distillation import averaged, build_distillation, in_parallel
 from actors.inputs import prepare
 from actors.knowledge import Batch, Knowledge
-from actors.probe import probe_shapes
 from actors.progress import Pace, Progress, Report, Stopwatch
 from actors.randomness import seed_everything, step_seed
 from actors.schedules import build_scheduler
 from actors.scoring import score_rows
 from actors.sources import TeacherSource, prefetched
 from actors.specs import StudentSpec
-from actors.training_state import TrainingState, refuse_idle_terms, refuse_unbounded_terms
+from actors.term import Targets
+from actors.training_state import (
+    Numbers,
+    TrainingState,
+    by_loss,
+    refuse_idle_terms,
+    refuse_unbounded_terms,
+    weight_name,
+)
 from actors.views import MapDataset
 from actors.weights import weights_as_bytes
 
@@ -75,7 +79,9 @@ class StudentTrainer:
         self._sampler, self._validation = _slices(spec, dataset, self.worker)
         self._validation_rows = evaluation_rows(dataset, spec.data)
         self._distillation = build_distillation(spec, self._one_input()).to(self.worker.device)
-        self._parallel = _in_parallel(self._distillation, self.worker)
+        self._parallel = in_parallel(self._distillation, self.worker.world_size, self.worker.device)
+        decay = spec.recipe.ema
+        self._average = None if decay is None else averaged(self._distillation.student.model, decay)
         self._optimizer = spec.recipe.optimizer.build(self._distillation.parameters())
         self._scheduler = build_scheduler(spec.recipe, self._optimizer, self._sampler.steps_per_epoch)
         self.state = self._restored()
@@ -85,7 +91,8 @@ class StudentTrainer:
 
     @property
     def student(self) -> nn.Module:
-        return self._distillation.student.model
+        """The model that is evaluated and exported."""
+        return self._distillation.student.model if self._average is None else self._average.module
 
     def run(self) -> TrainingState:
         for epoch in range(self.state.position.epoch, self.spec.recipe.epochs):
@@ -101,21 +108,22 @@ class StudentTrainer:
         batches = self._sampler.batches(self._rows, positions)
         request = self._distillation.criterion.request
         window = self.spec.window
-        stream = prefetched(self._source, batches, lambda b: request(b.position.epoch), window, self._stopwatch)
+        stream = prefetched(self._source, batches, lambda b: request(b.labels, b.position), window, self._stopwatch)
         for batch, knowledge in stream:
-            self.state.account(batch, knowledge, self._train_step(batch, knowledge))
+            self.state.account(batch, knowledge, *self._train_step(batch, knowledge))
             every = self.spec.recipe.checkpoint_every_steps
             if every and self.state.steps_done % every == 0:
                 self._average_terms()
                 self._save()
             self._tell(epoch)
 
-    def _train_step(self, batch: Batch, knowledge: list[Knowledge]) -> dict[str, float]:
+    def _train_step(self, batch: Batch, knowledge: list[Knowledge]) -> tuple[Numbers, Numbers]:
+        """The value of each loss, and the weight of each teacher in it as `loss/teacher`."""
         recipe = self.spec.recipe
         seed_everything(step_seed(recipe.seed, batch.position, self.worker.rank))
         refuse_strange_labels("data.train", batch.ids, batch.labels, self.spec.num_classes, lowest=NO_LABEL)
         with self._stopwatch("forward"):
-            total, terms = self._forward(batch, knowledge)
+            total, terms, weights = self._forward(batch, knowledge)
         with self._stopwatch("backward"):
             self._optimizer.zero_grad(set_to_none=True)
             total.backward()
@@ -124,29 +132,39 @@ class StudentTrainer:
             self._optimizer.step()
             if self._scheduler is not None and recipe.scheduler_every == "step":
                 self._scheduler.step()
+            if self._average is not None:
+                self._average.update_parameters(self._distillation.student.model)
         values = {name: float(value) for name, value in terms.items()}
         refuse_unbounded_terms(values, self._keys, batch.position)
-        return values
+        return values, self._named(weights)
 
-    def _forward(self, batch: Batch, knowledge: list[Knowledge]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _named(self, weights: dict[str, Tensor]) -> Numbers:
+        return {
+            weight_name(loss.name, teacher): weight
+            for loss in self.spec.losses
+            if loss.name in weights
+            for teacher, weight in zip(loss.teachers, weights[loss.name].tolist(), strict=True)
+        }
+
+    def _forward(self, batch: Batch, knowledge: list[Knowledge]) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
         device = self.worker.device
         inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
         targets = Targets(
             labels=batch.labels.to(device),
             ids=torch.from_numpy(batch.ids).to(device),
             knowledge={one.teacher: one.to(device) for one in knowledge},
+            position=batch.position,
         )
         prepared = prepare(inputs, self.spec.model.input, f"{self.spec.name}.input")
         with torch.autocast(device.type, torch.bfloat16, enabled=self.spec.recipe.precision == "bf16"):
-            return self._parallel(prepared, targets, batch.position.epoch)
+            return self._parallel(prepared, targets)
 
     def _evaluate(self) -> dict[str, float]:
         if self.worker.world_size > 1:
-            for buffer in self._distillation.buffers():
+            for buffer in [*self._distillation.buffers(), *self.student.buffers()]:
                 torch.distributed.broadcast(buffer, src=0)
-        model = self._distillation.student.model.eval()
         return score_rows(
-            model,
+            self.student.eval(),
             self.spec.model.input,
             self._validation_rows,
             self._validation,
@@ -160,22 +178,41 @@ class StudentTrainer:
         self._average_terms()
         terms = self.state.mean_terms
         refuse_idle_terms(terms, self._keys, self._first_epochs(epoch))
-        self.state.finish_epoch({"epoch": epoch, "terms": terms, **metrics, "seconds": self._stopwatch.total})
+        record = {
+            "epoch": epoch,
+            "terms": terms,
+            "weights": by_loss(self.state.mean_weights),
+            **metrics,
+            "seconds": self._stopwatch.total,
+            "shares": self._stopwatch.shares,
+            "images_per_s": self._images_per_s,
+        }
+        self.state.finish_epoch(record)
         with self._stopwatch("checkpoint"):
             self._save()
         if self.worker.rank == 0:
-            self._report(self._progress(epoch, terms, metrics["accuracy"], self._sampler.steps_per_epoch))
+            done = self._progress(epoch, terms, metrics["accuracy"], self._sampler.steps_per_epoch)
+            self._report(replace(done, record=record))
 
     def _first_epochs(self, epoch: int) -> set[str]:
         criterion = self._distillation.criterion
         return set(criterion.active(epoch)) - {name for earlier in range(epoch) for name in criterion.active(earlier)}
 
     def _average_terms(self) -> None:
-        if self.worker.world_size > 1:
-            sums = torch.tensor(list(self.state.terms.values()), dtype=torch.float64, device=self.worker.device)
-            torch.distributed.all_reduce(sums)
-            means = (sums / self.worker.world_size).tolist()
-            self.state.terms = dict(zip(self.state.terms, means, strict=True))
+        self.state.terms = self._over_workers(self.state.terms)
+        self.state.weights = self._over_workers(self.state.weights)
+
+    def _over_workers(self, numbers: Numbers) -> Numbers:
+        """Each number's mean over the workers."""
+        if self.worker.world_size == 1:
+            return numbers
+        sums = torch.tensor(list(numbers.values()), dtype=torch.float64, device=self.worker.device)
+        torch.distributed.all_reduce(sums)
+        return dict(zip(numbers, (sums / self.worker.world_size).tolist(), strict=True))
+
+    @property
+    def _images_per_s(self) -> float:
+        return self.state.rows_trained * self.worker.world_size / max(1e-9, self._stopwatch.total)
 
     def _tell(self, epoch: int) -> None:
         if self.worker.rank == 0 and time.monotonic() - self._reported_s > REPORT_EVERY_S:
@@ -195,7 +232,7 @@ class StudentTrainer:
             steps=steps,
             terms=terms,
             accuracy=accuracy,
-            images_per_s=self.state.rows_trained * self.worker.world_size / max(1e-9, self._stopwatch.total),
+            images_per_s=self._images_per_s,
             shares=self._stopwatch.shares,
             left_s=None if per_step is None else per_step * steps_left,
         )
@@ -207,8 +244,13 @@ class StudentTrainer:
             self._checkpoints.save(self.state.steps_done, {**parts, "state": self.state.saved()})
 
     def _parts(self) -> dict[str, Any]:
-        parts = {"distillation": self._distillation, "optimizer": self._optimizer}
-        return parts if self._scheduler is None else {**parts, "scheduler": self._scheduler}
+        parts = {
+            "distillation": self._distillation,
+            "optimizer": self._optimizer,
+            "scheduler": self._scheduler,
+            "average": self._average,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
 
     def _restored(self) -> TrainingState:
         saved = self._checkpoints.latest()
@@ -223,19 +265,8 @@ class StudentTrainer:
         return prepare(inputs, self.spec.model.input, f"{self.spec.name}.input")
 
     def exported(self) -> bytes:
-        """The bare student's weights as a safetensors file."""
+        """The student's weights as a safetensors file."""
         return weights_as_bytes(self.student)
-
-
-def build_distillation(spec: StudentSpec, one_input: Tensor) -> Distillation:
-    """The student and its criterion, their first weights drawn from the recipe's seed: the student's first, so that
-    they do not depend on the losses."""
-    torch.manual_seed(spec.recipe.seed)
-    model = spec.model.model.build()
-    shapes = probe_shapes(model, spec.model.taps, one_input, spec.name)
-    torch.manual_seed(spec.recipe.seed + 1)
-    criterion = Criterion(spec.losses, shapes, spec.teachers)
-    return Distillation(TappedModel(model, spec.model.taps, f"{spec.name}.taps"), criterion)
 
 
 def _slices(spec: StudentSpec, dataset: MapDataset, worker: Worker) -> tuple[BatchSampler, np.ndarray]:
@@ -252,12 +283,3 @@ def _slices(spec: StudentSpec, dataset: MapDataset, worker: Worker) -> tuple[Bat
         worker.world_size,
     )
     return sampler, slices[spec.validation][worker.rank :: worker.world_size]
-
-
-def _in_parallel(distillation: Distillation, worker: Worker) -> Callable[..., Any]:
-    """`find_unused_parameters` keeps DDP from rebuilding its buckets after the first step, so that a resumed run sums
-    gradients in the same order as an undisturbed one."""
-    if worker.world_size == 1:
-        return distillation
-    device_ids = [worker.device] if worker.device.type == "cuda" else None
-    return DistributedDataParallel(distillation, device_ids=device_ids, find_unused_parameters=True)

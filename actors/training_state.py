@@ -9,15 +9,21 @@ from typing import Any, Self
 
 from actors.knowledge import Batch, Knowledge, Position
 
+Numbers = dict[str, float]
+OF = "/"
+"""Between a loss and its teacher; no teacher's name holds it."""
+
 
 @dataclass
 class TrainingState:
-    """Where training stands. `terms`: sums over the steps of the epoch under way; `history`: a record per finished
-    epoch; `teachers`: the weight version of each; `bytes_received`, `rows_trained`: of this worker."""
+    """Where training stands. `terms` (of losses) and `weights` (of teachers in them, by `weight_name`): sums over the
+    steps of the epoch under way; `history`: a record per finished epoch; `teachers`: the weight version of each;
+    `bytes_received`, `rows_trained`: of this worker."""
 
     position: Position = field(default_factory=Position)
     steps_done: int = 0
-    terms: dict[str, float] = field(default_factory=dict)
+    terms: Numbers = field(default_factory=dict)
+    weights: Numbers = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     bytes_received: int = 0
@@ -31,24 +37,42 @@ class TrainingState:
     def saved(self) -> dict[str, Any]:
         return asdict(self)
 
-    def account(self, batch: Batch, knowledge: list[Knowledge], terms: dict[str, float]) -> None:
+    def account(self, batch: Batch, knowledge: list[Knowledge], terms: Numbers, weights: Numbers) -> None:
         """Adds one step that was trained."""
         for one in knowledge:
             refuse_other_teacher(self.teachers.setdefault(one.teacher, one.version), one)
-        for name, value in terms.items():
-            self.terms[name] = self.terms.get(name, 0.0) + value
+        for sums, numbers in ((self.terms, terms), (self.weights, weights)):
+            for name, value in numbers.items():
+                sums[name] = sums.get(name, 0.0) + value
         self.bytes_received += sum(one.num_bytes for one in knowledge)
         self.rows_trained += len(batch)
         self.steps_done += 1
         self.position = Position(batch.position.epoch, batch.position.step + 1)
 
     @property
-    def mean_terms(self) -> dict[str, float]:
+    def mean_terms(self) -> Numbers:
         return {name: value / self.position.step for name, value in self.terms.items()}
+
+    @property
+    def mean_weights(self) -> Numbers:
+        return {name: value / self.position.step for name, value in self.weights.items()}
 
     def finish_epoch(self, record: dict[str, Any]) -> None:
         self.history.append(record)
-        self.position, self.terms = Position(self.position.epoch + 1, 0), {}
+        self.position, self.terms, self.weights = Position(self.position.epoch + 1, 0), {}, {}
+
+
+def weight_name(loss: str, teacher: str) -> str:
+    return f"{loss}{OF}{teacher}"
+
+
+def by_loss(weights: Mapping[str, float]) -> dict[str, Numbers]:
+    """Weights by `weight_name` as {loss: {teacher: weight}}."""
+    found: dict[str, Numbers] = {}
+    for name, weight in weights.items():
+        loss, _, teacher = name.rpartition(OF)
+        found.setdefault(loss, {})[teacher] = weight
+    return found
 
 
 def refuse_unbounded_terms(terms: Mapping[str, float], keys: Mapping[str, str], position: Position) -> None:

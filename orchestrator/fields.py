@@ -88,6 +88,7 @@ Number = Annotated[_Float, expects("a number")]
 PositiveFloat = Annotated[_Float, Field(gt=0), expects("a positive number")]
 NaturalFloat = Annotated[_Float, Field(ge=0), expects("a number of at least 0")]
 Fraction = Annotated[_Float, Field(ge=0, lt=1), expects("a number in 0 .. 1 (without 1)")]
+Decay = Annotated[_Float, Field(gt=0, lt=1), expects("a number between 0 and 1")]
 Flag = Annotated[bool, Strict(), expects("true or false")]
 Text = Annotated[str, Field(min_length=1), expects("a string that is not empty")]
 Numbers = Annotated[

@@ -116,5 +116,3 @@ def _check_ensemble(path: str, loss: LossConfig, teachers: Mapping[str, Teaching
                 f"{path}.ensemble.kwargs.weights",
                 f"{unknown(str(name), teachers, 'teacher')} (of this loss)",
             )
-    if rule.is_joint and loss.on != "logits":
-        yield f"{path}.ensemble", f"{rule.target} needs `on: logits`, got taps; use mean_losses"

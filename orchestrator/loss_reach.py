@@ -13,14 +13,13 @@ from torch._subclasses.fake_tensor import (
     UnsupportedOperatorException,
 )
 
-from actors.criterion import Distillation, Targets, Term
+from actors.distillation import Distillation, build_distillation
 from actors.inputs import prepare
-from actors.knowledge import LOGITS, Knowledge
+from actors.knowledge import LOGITS, Knowledge, Position
 from actors.probe import reaches
 from actors.specs import Shape, StudentSpec, TeacherSpec
-from actors.student import build_distillation
 from actors.teacher import known_classes
-from orchestrator.sections import JOINT_RULES
+from actors.term import Targets, Term
 
 PROBE_ROWS = 4
 NEEDS_VALUES = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
@@ -36,7 +35,8 @@ def check_losses(spec: StudentSpec, where: str, inputs: Mapping[str, Tensor]) ->
             raise ValueError(f"{section}: all weights of {spec.name} are 0 in epoch {epoch}; give one of them a weight")
     for _, term in distillation.criterion.named_terms():
         _check_masks(term, spec, where)
-        _check_classes(term, spec.num_classes)
+        _check_rule(term, spec.num_classes)
+        _check_request(term)
     row = tuple(prepared.shape[1:])
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
@@ -62,16 +62,36 @@ def _check_masks(term: Term, spec: StudentSpec, where: str) -> None:
         )
 
 
-def _check_classes(term: Term, num_classes: int) -> None:
-    if term.spec.ensemble.target not in JOINT_RULES:
+def _check_rule(term: Term, num_classes: int) -> None:
+    """Raises ValueError where the ensemble rule could not work on this loss and these teachers."""
+    rule, metadata = term.spec.ensemble.target, term.combination.metadata
+    where = f"{term.spec.key}.ensemble"
+    if metadata.per_sample and not term.per_sample:
+        raise ValueError(
+            f"{where}: {rule} weighs each sample, and {term.spec.loss.target} gives one value for a whole batch "
+            "(it has no `reduction`); use mean_losses, random or learned"
+        )
+    if not term.combination.gives_target:
         return
+    if term.teacher_tap is not None:
+        raise ValueError(f"{where}: {rule} needs `on: logits`, got taps; use mean_losses")
+    if "temperature" in metadata.arguments and term.spec.loss.kwargs.get("standardize"):
+        raise ValueError(
+            f"{where}: {rule} takes the mean at the loss's temperature, which `standardize` changes row by row; use "
+            "mean_losses or mean_logits"
+        )
     known = {teacher.name: known_classes(teacher.class_map) for teacher in term.teachers}
     if len({tuple(classes or range(num_classes)) for classes in known.values()}) > 1:
         text = ", ".join(f"{name}: {classes or 'all'}" for name, classes in known.items())
-        raise ValueError(
-            f"{term.spec.key}.ensemble: {term.spec.ensemble.target} needs teachers of the same classes, got {text}; "
-            "use mean_losses"
-        )
+        raise ValueError(f"{where}: {rule} needs teachers of the same classes, got {text}; use mean_losses")
+
+
+def _check_request(term: Term) -> None:
+    """Asks once, as a step would: a rule may refuse its kwargs."""
+    try:
+        term.asked(torch.zeros(PROBE_ROWS, dtype=torch.int64), Position())
+    except Exception as error:
+        raise ValueError(f"{term.spec.key}.ensemble: {error}") from error
 
 
 def _check_reach(distillation: Distillation, listened: tuple[TeacherSpec, ...], row: Shape) -> None:
@@ -85,7 +105,7 @@ def _check_reach(distillation: Distillation, listened: tuple[TeacherSpec, ...], 
     outputs = distillation.outputs(torch.rand(PROBE_ROWS, *row), distillation.criterion.student_taps(terms))
     for term in terms.values():
         try:
-            value = term(outputs, targets)
+            value = term(outputs, targets).loss
         except NEEDS_VALUES:
             raise
         except Exception as error:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 
+from actors.combination import metadata_of_rule
 from actors.specs import Resources, TeacherSpec
 from orchestrator.checking import Findings
 from orchestrator.config import ExperimentConfig
@@ -115,6 +116,8 @@ def _teaching(rung: Rung, name: str, teacher: TeacherSpec | None) -> Teaching:
     outputs = tuple(dict.fromkeys("logits" if isinstance(loss.on, str) else loss.on.teacher for loss in listened))
     if teacher is None:
         return Teaching(name, outputs, None)
+    if any(metadata_of_rule(loss.ensemble, loss.key).needs_answers for loss in listened):
+        outputs = tuple(dict.fromkeys((*outputs, "logits")))
     floats = sum(prod(teacher.shapes[output]) for output in outputs)
     return Teaching(name, outputs, rung.recipe.batch_size * (floats * FLOAT_BYTES + DIGEST_BYTES))
 

@@ -16,6 +16,7 @@ from pydantic_core import CoreSchema
 from actors.specs import ImportSpec, LossSpec, ModelSpec, RecipeSpec, TeacherSpec
 from orchestrator.fields import (
     ClassMap,
+    Decay,
     Flag,
     Fraction,
     Key,
@@ -78,6 +79,9 @@ class RecipeSection(Section):
     """Ray Train workers; 1 runs without Ray Train's start-up."""
     checkpoint_every_steps: PositiveInt | None = None
     """Checkpoints within an epoch too; null: after each epoch."""
+    ema: Decay | None = None
+    """Decay of an exponential moving average of the weights over the steps (0.999, say); the average is then what is
+    evaluated and exported. Null: the weights themselves."""
 
     def recipe(self, batch_size: int, seed: int) -> RecipeSpec:
         return RecipeSpec(
@@ -90,6 +94,7 @@ class RecipeSection(Section):
             clip_norm=self.clip_norm,
             precision=self.precision,
             checkpoint_every_steps=self.checkpoint_every_steps,
+            ema=self.ema,
         )
 
 

@@ -27,8 +27,17 @@ from orchestrator.fields import (
 )
 from orchestrator.problems import did_you_mean
 
-ENSEMBLE_RULES = ("mean_losses", "mean_logits", "mean_probabilities")
-JOINT_RULES = ("actors.ensemble:mean_logits", "actors.ensemble:mean_probabilities")
+ENSEMBLE_RULES = (
+    "mean_losses",
+    "mean_logits",
+    "mean_probabilities",
+    "confidence",
+    "entropy",
+    "random",
+    "label_routing",
+    "learned",
+)
+"""`actors.ensemble:RULES`, which needs torch; a test holds them equal."""
 
 
 class ImportConfig(Section):
@@ -85,11 +94,6 @@ class EnsembleConfig(ImportConfig):
             rules = ", ".join(ENSEMBLE_RULES)
             hint = did_you_mean(text, ENSEMBLE_RULES)
             raise ValueError(f"expected {rules} or 'module:attribute', got {text!r}{hint}") from None
-
-    @property
-    def is_joint(self) -> bool:
-        """Whether the rule makes one target of the teachers' logits, and so needs the same classes of all."""
-        return self.target in JOINT_RULES
 
 
 def or_string(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from actors.specs import SCHEDULE_LENGTHS, ImportSpec
+from actors.specs import FIXED_WEIGHTS, RULE_ARGUMENTS, SCHEDULE_LENGTHS, ImportSpec
 from orchestrator.config import ExperimentConfig
 from orchestrator.ladder import Rung, ladder
 from orchestrator.targets import NotHere, bind
@@ -50,8 +50,8 @@ def wanted_targets(config: ExperimentConfig) -> Iterator[Wanted]:
 def _loss_targets(rung: Rung) -> Iterator[Wanted]:
     for loss in rung.losses:
         yield Wanted(loss.key, loss.loss, positional=2, names=("labels", "ids", "reduction"), key="loss")
-        rule = replace(loss.ensemble, kwargs={k: v for k, v in loss.ensemble.kwargs.items() if k != "weights"})
-        yield Wanted(f"{loss.key}.ensemble", rule, positional=2, names=("shares", "temperature"))
+        rule = replace(loss.ensemble, kwargs={k: v for k, v in loss.ensemble.kwargs.items() if k != FIXED_WEIGHTS})
+        yield Wanted(f"{loss.key}.ensemble", rule, names=RULE_ARGUMENTS)
         if loss.connector:
             yield Wanted(f"{loss.key}.connector", loss.connector, positional=2)
 

@@ -9,6 +9,7 @@ import torch
 from actors.weights import weights_as_bytes
 from orchestrator.checking import check
 from orchestrator.config import ExperimentConfig
+from orchestrator.sections import ENSEMBLE_RULES
 from tests.unit.digits_setup import model
 
 DIGITS = Path(__file__).with_name("digits.yaml")
@@ -49,6 +50,14 @@ def fails(student, teacher):
 
 def per_row(student, teacher):
     return (student - teacher).square().mean(dim=1)
+
+
+def unmarked_rule(*, shares):
+    return shares
+
+
+def plain_gap(student, teacher):
+    return (student - teacher).square().mean()
 
 
 def as_floats(dataset, sample_id, generator):
@@ -347,6 +356,45 @@ def test_the_weights_of_an_ensemble_are_checked():
     key = "losses.soft.ensemble.kwargs.weights: "
     assert refusal(weighted("[1, 2]")) == key + "expected a number for each teacher's name, got [1, 2]"
     assert refusal(weighted("{wide: -1}")) == key + "expected weights >= 0 with a positive sum, got [-1.0, 1.0]"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        (
+            ["losses.soft.ensemble=entropy", *soft("plain_gap")],
+            "actors.ensemble:entropy weighs each sample, and tests.unit.test_checking:plain_gap gives one value for a "
+            "whole batch (it has no `reduction`); use mean_losses, random or learned",
+        ),
+        (
+            ["losses.soft.ensemble=mean_logits", "losses.soft.on={student: late, teacher: late}"],
+            "actors.ensemble:mean_logits needs `on: logits`, got taps; use mean_losses",
+        ),
+        (["losses.soft.ensemble=label_routing"], "routes: all teachers know the same classes; say who teaches which"),
+        (
+            ["losses.soft.ensemble={target: label_routing, kwargs: {routes: {wide: [0], depp: [1]}}}"],
+            "routes: 'depp' is none of the teachers wide, deep; leave it out",
+        ),
+        (
+            [f"losses.soft.ensemble={HERE}:unmarked_rule"],
+            "tests.unit.test_checking:unmarked_rule is no ensemble rule; mark it by actors.ensemble:combines",
+        ),
+    ],
+)
+def test_a_rule_that_could_not_work_is_refused(overrides, text):
+    assert refusal(*overrides).startswith(f"losses.soft.ensemble: {text}")
+
+
+@pytest.mark.parametrize("rule", ["confidence", "entropy"])
+def test_a_rule_with_weights_of_its_own_takes_none(rule):
+    text = refusal(f"losses.soft.ensemble={{target: {rule}, kwargs: {{weights: {{wide: 2}}}}}}")
+    assert text == f"losses.soft.ensemble.kwargs.weights: actors.ensemble:{rule} has weights of its own; leave them out"
+
+
+@pytest.mark.parametrize("rule", ENSEMBLE_RULES)
+def test_every_rule_that_fits_passes(rule):
+    kwargs = "{routes: {wide: [0, 1], deep: [2]}}" if rule == "label_routing" else "{}"
+    assert checked(f"losses.soft.ensemble={{target: {rule}, kwargs: {kwargs}}}").num_classes == 10
 
 
 def test_a_package_that_is_not_here_is_left_to_the_cluster():

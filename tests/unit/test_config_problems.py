@@ -70,8 +70,10 @@ losses.soft.teachers=resnet
 losses.soft.teachers=[]
   losses.soft.teachers: expected a list of teachers' names, got []
 losses.soft.ensemble=mean_logit
-  losses.soft.ensemble: expected mean_losses, mean_logits, mean_probabilities or 'module:attribute',
-  got 'mean_logit'; did you mean 'mean_logits'?
+  losses.soft.ensemble: expected mean_losses, mean_logits, mean_probabilities, confidence, entropy,
+  random, label_routing, learned or 'module:attribute', got 'mean_logit'; did you mean 'mean_logits'?
+student.ema=1.0
+  student.ema: expected a number between 0 and 1, got 1.0
 student.optimizer=torch.optim.SGD
   student.optimizer: expected 'module:attribute', got 'torch.optim.SGD'; did you mean
   'torch.optim:SGD'?
@@ -147,8 +149,6 @@ student.taps={midle: x}
 assistants.mid.taps={}
   losses.attention.on.student: for assistants.mid, which has no losses of its own: assistants.mid.taps
   has no tap 'middle'; there is none
-losses.attention.ensemble=mean_logits
-  losses.attention.ensemble: actors.ensemble:mean_logits needs `on: logits`, got taps; use mean_losses
 losses.soft.ensemble={target: mean_probabilities, kwargs: {weights: {resnt: 2}}}
   losses.soft.ensemble.kwargs.weights: no teacher 'resnt'; did you mean 'resnet'? (of this loss)
 losses={hard: {loss: 'a:b', on: labels}}

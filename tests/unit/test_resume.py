@@ -132,6 +132,24 @@ def test_a_finished_run_is_not_trained_again(tmp_path, spec):
     assert len(again.run().history) == 3 and again.exported() == weights
 
 
+@pytest.mark.parametrize("rule", ["random", "learned", "entropy"])
+def test_dice_learned_weights_and_an_average_go_on_as_well(tmp_path, spec, rule):
+    other = save_teacher(tmp_path, "other", spec.teachers[0].model, seed=9)
+    soft = replace(SOFT, teachers=("wide", "other"), ensemble=ImportSpec(f"actors.ensemble:{rule}"))
+    spec = replace(spec, losses=(HARD, soft), teachers=(*spec.teachers, other))
+    spec = changed(spec, checkpoint_every_steps=2, ema=0.9)
+    with pytest.raises(Killed):
+        trained(spec, tmp_path / "run", Mortal(LocalTeachers.load(spec.teachers), 7))
+    going_on = trainer(spec, tmp_path / "run")
+    state = going_on.run()
+    undisturbed = trainer(spec, tmp_path / "undisturbed")
+    undisturbed.run()
+    assert going_on.exported() == undisturbed.exported()
+    weights = [record["weights"]["soft"] for record in state.history]
+    assert weights == [record["weights"]["soft"] for record in undisturbed.state.history]
+    assert all(sum(one.values()) == pytest.approx(1) for one in weights) and len({str(one) for one in weights}) > 1
+
+
 def test_how_often_it_is_written_changes_nothing(tmp_path, spec):
     weights = trained(spec, tmp_path / "a")
     assert trained(changed(spec, checkpoint_every_steps=1), tmp_path / "b") == weights

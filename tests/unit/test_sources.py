@@ -24,7 +24,8 @@ class Recording:
     def ask(self, batch, request):
         step = batch.position.step
         self.events.append(f"ask {step}")
-        return Later(self.events, step, [Knowledge("wide", torch.full((len(batch), 2), float(step)))])
+        knowledge = [Knowledge(one.teacher, torch.full((len(batch), 2), float(step))) for one in request]
+        return Later(self.events, step, knowledge)
 
 
 class Later(Given):
@@ -91,6 +92,20 @@ def test_each_batch_is_asked_about_what_it_needs():
 
     list(prefetched(Noting(), batches(3), lambda batch: wanted[batch.position.step], 1))
     assert asked == wanted
+
+
+def test_a_teacher_that_is_asked_about_some_rows_answers_about_these(tmp_path):
+    source = LocalTeachers.load([save_teacher(tmp_path)])
+    some = TeacherRequest("wide", rows=(20, 3))
+    ((batch, [whole]),) = prefetched(source, batches(1), lambda batch: LOGITS, 0)
+    ((_, [part]),) = prefetched(source, batches(1), lambda batch: (some,), 0)
+    assert whole.rows is None and part.rows == (20, 3)
+    assert np.array_equal(part.digests, batch.digests[[20, 3]])
+    torch.testing.assert_close(part.logits, whole.logits[[20, 3]])
+
+    mistaken = Saying(lambda batch: replace(whole, logits=whole.logits[:2], digests=whole.digests[:2]))
+    with pytest.raises(KnowledgeError, match=f"sample ids {batch.ids[20]}, {batch.ids[3]} in view"):
+        list(prefetched(mistaken, batches(1), lambda batch: (some,), 0))
 
 
 def test_time_is_told_apart_into_data_and_waiting():

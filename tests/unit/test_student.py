@@ -9,13 +9,13 @@ import safetensors.torch
 import torch
 
 from actors.data import BatchSampler, training_rows
+from actors.distillation import build_distillation
 from actors.errors import KnowledgeError
 from actors.knowledge import Knowledge, Position
 from actors.models import tiny_cnn
 from actors.randomness import step_seed
 from actors.sources import Given, LocalTeachers
 from actors.specs import ImportSpec, InputSpec, TapPair, WeightSpec
-from actors.student import build_distillation
 from tests.unit.digits_setup import HARD, SOFT, digits, model, save_teacher, student, trained, trainer
 
 LOUD = model("tests.unit.test_student:draws_from_all_generators")
@@ -124,8 +124,53 @@ def test_the_student_its_connectors_and_nothing_else_is_trained(tmp_path, spec):
     buffers = dict(training.student.named_buffers())
     assert buffers["2.num_batches_tracked"] == 8 and bool(buffers["2.running_mean"].any()), "in training mode"
     (batch,) = sampled(spec, Position(0, 0))
-    (answer,) = LocalTeachers({"wide": teacher}).ask(batch, training._distillation.criterion.request(0)).result()
+    (answer,) = (
+        LocalTeachers({"wide": teacher})
+        .ask(batch, training._distillation.criterion.request(batch.labels, Position()))
+        .result()
+    )
     assert answer.version == training.state.teachers["wide"]
+
+
+def test_the_average_follows_the_weights_and_is_what_is_exported(tmp_path, spec):
+    spec = replace(spec, recipe=replace(spec.recipe, ema=0.6))
+    training = trainer(spec, tmp_path / "a")
+    expected: dict[str, torch.Tensor] = {}
+
+    def follow(batch, known):
+        """The weights before each step but the first are those after a step."""
+        steps = training.state.steps_done
+        if steps:
+            kept = min(0.6, 1 - 1 / steps)
+            for name, now in training._distillation.student.model.state_dict().items():
+                moved = expected.get(name, now) * kept + now * (1 - kept)
+                expected[name] = moved if now.is_floating_point() else now.clone()
+        return known
+
+    training._source = Odd(training._source, follow)
+    training.spec = replace(spec, window=0)
+    training.run()
+    follow(None, None)
+    exported = safetensors.torch.load(training.exported())
+    assert exported.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(exported[name], value.to(exported[name].dtype))
+    last = training._distillation.student.model.state_dict()
+    assert not torch.equal(exported["1.weight"], last["1.weight"])
+
+
+def test_without_an_average_the_weights_themselves_are_exported(tmp_path, spec):
+    training = trainer(spec, tmp_path / "a")
+    training.run()
+    assert training.student is training._distillation.student.model
+
+
+def test_an_epoch_says_how_much_each_teacher_weighed(tmp_path, spec):
+    other = save_teacher(tmp_path, "other", model(width=8, depth=1))
+    weighted = ImportSpec("actors.ensemble:mean_losses", {"weights": {"wide": 3}})
+    soft = replace(SOFT, teachers=("wide", "other"), ensemble=weighted)
+    training = trainer(replace(spec, losses=(HARD, soft), teachers=(*spec.teachers, other)), tmp_path / "a")
+    assert [record["weights"] for record in training.run().history] == [{"soft": {"wide": 0.75, "other": 0.25}}] * 2
 
 
 def sampled(spec, *positions):

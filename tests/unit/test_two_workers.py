@@ -13,8 +13,9 @@ CODE = """
 import json, sys
 import torch
 torch.set_num_threads(1)
-from actors.criterion import Criterion, Outputs, Targets
+from actors.criterion import Criterion
 from actors.specs import ImportSpec, LossSpec
+from actors.term import Outputs, Targets
 file, rank = sys.argv[1], int(sys.argv[2])
 torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
 hard = LossSpec("hard", ImportSpec("actors.losses:cross_entropy_loss"), on="labels")
@@ -27,7 +28,7 @@ for labels in (
     [[-1, 2, -1], [-1, -1, -1]],
 ):
     logits = torch.arange(18.0).reshape(2, 3, 3).sin()[rank].requires_grad_()
-    total, _ = terms(Outputs(logits), Targets(torch.tensor(labels[rank]), torch.arange(3)), 0)
+    total, *_ = terms(Outputs(logits), Targets(torch.tensor(labels[rank]), torch.arange(3)))
     total.backward()
     values.append([total.item(), logits.grad.tolist()])
 print(json.dumps(values))

@@ -1,0 +1,75 @@
+"""A loss's ensemble rule, bound to the teachers that the loss listens to. Imports no Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from actors.ensemble import LearnedWeights, RuleMetadata, rule_metadata, shares_of
+from actors.knowledge import Position
+from actors.randomness import step_dice
+from actors.specs import FIXED_WEIGHTS, ImportSpec, TeacherSpec
+from actors.teacher import known_classes
+
+
+def metadata_of_rule(spec: ImportSpec, where: str) -> RuleMetadata:
+    """Raises ValueError where the target is no rule."""
+    metadata = rule_metadata(spec.resolve())
+    if metadata is None:
+        raise ValueError(f"{where}: {spec.target} is no ensemble rule; mark it by actors.ensemble:combines")
+    return metadata
+
+
+class Combination(nn.Module):
+    """Says what becomes of several teachers' answers: one target, or weights of the losses against each."""
+
+    def __init__(
+        self, spec: ImportSpec, teachers: Sequence[TeacherSpec], num_classes: int, temperature: float, where: str
+    ) -> None:
+        super().__init__()
+        self.metadata = metadata_of_rule(spec, where)
+        kwargs = dict(spec.kwargs)
+        names = [teacher.name for teacher in teachers]
+        self.shares = shares_of(names, kwargs.pop(FIXED_WEIGHTS, None), f"{where}.kwargs.{FIXED_WEIGHTS}")
+        rule = spec.resolve()
+        is_module = isinstance(rule, type)
+        if FIXED_WEIGHTS in spec.kwargs and not is_module and "shares" not in self.metadata.arguments:
+            raise ValueError(f"{where}.kwargs.{FIXED_WEIGHTS}: {spec.target} has weights of its own; leave them out")
+        self._rule: Callable[..., Any] = rule(shares=self.shares, **kwargs) if is_module else partial(rule, **kwargs)
+        self._fixed = {
+            "teachers": names,
+            "classes": [known_classes(teacher.class_map) or list(range(num_classes)) for teacher in teachers],
+            "temperature": temperature,
+        }
+
+    @property
+    def gives_target(self) -> bool:
+        return self.metadata.gives == "target"
+
+    def target(self, sent: Sequence[Tensor]) -> Tensor:
+        """One target of what all teachers sent."""
+        return self._call(targets=sent, shares=self.shares.to(sent[0].device))
+
+    def weights(
+        self, labels: Tensor, position: Position, seed: int, logits: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, Tensor | None]:
+        """(teachers,) or (teachers, rows), and what a rule that learns adds to the training: a value per row."""
+        shares = self.shares.to(labels.device)
+        found = self._call(labels=labels, logits=logits, shares=shares, dice=step_dice(seed, position))
+        return (found.weights, found.objective) if isinstance(found, LearnedWeights) else (found, None)
+
+    def _call(self, **given: Any) -> Any:
+        named = {**self._fixed, **given}
+        return self._rule(**{name: named[name] for name in self.metadata.arguments if name in named})
+
+
+def asked_rows(weights: Tensor) -> list[tuple[int, ...] | None]:
+    """Per teacher the rows that it has a weight in: None for all of them, an empty tuple for none."""
+    heard = weights != 0
+    if weights.ndim == 1:
+        return [None if one else () for one in heard.tolist()]
+    return [None if bool(one.all()) else tuple(torch.nonzero(one)[:, 0].tolist()) for one in heard]

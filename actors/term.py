@@ -1,0 +1,230 @@
+"""One loss of a criterion: which student tensor learns from which tensors of which teachers.
+
+`Outputs` is what a student says about its rows, `Targets` what it may learn them from, `Value` what a `Term` makes of
+both. Imports no Ray.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from actors.combination import Combination, asked_rows
+from actors.connectors import connect
+from actors.ensemble import own_labels
+from actors.knowledge import LOGITS, Knowledge, Position, RowNumbers
+from actors.losses import metadata_of
+from actors.specs import LossSpec, Shape, TapPair, TeacherSpec
+from actors.teacher import known_classes
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a student says about its rows: logits (rows, classes), features by tap."""
+
+    logits: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a student may learn its rows from. `labels`: int64, -1 where absent; `position`: of the batch."""
+
+    labels: Tensor
+    ids: Tensor
+    knowledge: Mapping[str, Knowledge] = field(default_factory=dict)
+    position: Position = field(default_factory=Position)
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a term gives for a batch. `weights`: each teacher's, the mean over the rows; `objective`: what a rule that
+    learns adds to the training."""
+
+    loss: Tensor
+    weights: Tensor
+    objective: Tensor | None = None
+
+
+class Term(nn.Module):
+    """One loss: which student tensor learns from which tensors of which teachers."""
+
+    def __init__(
+        self, spec: LossSpec, student: Mapping[str, Shape], teachers: Sequence[TeacherSpec], seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.teachers = tuple(teachers)
+        self._seed = seed
+        self._function = spec.loss.resolve()
+        self._arguments = _arguments(self._function)
+        where = f"{spec.key}.ensemble"
+        self.combination = Combination(spec.ensemble, teachers, student[LOGITS][-1], self.temperature, where)
+        # By number: torch's ModuleDict refuses names such as `half`, `train` or `type`.
+        self.connectors = nn.ModuleList(self._connector(student, teacher) for teacher in teachers)
+
+    @property
+    def student_tap(self) -> str | None:
+        return self.spec.on.student if isinstance(self.spec.on, TapPair) else None
+
+    @property
+    def teacher_tap(self) -> str | None:
+        return self.spec.on.teacher if isinstance(self.spec.on, TapPair) else None
+
+    @property
+    def needs_labels(self) -> bool:
+        return self.spec.on == "labels" or "labels" in self._arguments
+
+    @property
+    def needs_teachers_logits(self) -> bool:
+        return self.teacher_tap is None or self.combination.metadata.needs_answers
+
+    @property
+    def per_sample(self) -> bool:
+        return "reduction" in self._arguments
+
+    @property
+    def temperature(self) -> float:
+        default = self._arguments["temperature"].default if "temperature" in self._arguments else 1.0
+        given = self.spec.loss.kwargs.get("temperature", default)
+        return 1.0 if given is None else float(given)
+
+    def asked(self, labels: Tensor, position: Position) -> dict[str, RowNumbers]:
+        """The teachers that it must hear about a batch, and the rows."""
+        names = [teacher.name for teacher in self.teachers]
+        if self.combination.gives_target or self.combination.metadata.needs_answers or not names:
+            return dict.fromkeys(names)
+        weights, _ = self.combination.weights(labels, position, self._seed)
+        return {name: rows for name, rows in zip(names, asked_rows(weights), strict=True) if rows != ()}
+
+    def forward(self, outputs: Outputs, targets: Targets) -> Value:
+        if self.spec.on == "labels":
+            return Value(self._mean(*self._values(outputs.logits, None, targets.labels, targets.ids)), torch.zeros(0))
+        if self.combination.gives_target:
+            sent = [self._teacher_tensor(targets.knowledge[teacher.name]) for teacher in self.teachers]
+            return Value(self._against(outputs, targets, 0, self.combination.target(sent)), self.combination.shares)
+        logits = [
+            targets.knowledge[teacher.name].logits
+            for teacher in self.teachers
+            if self.combination.metadata.needs_answers
+        ]
+        given = [one for one in logits if one is not None]
+        weights, objective = self.combination.weights(targets.labels, targets.position, self._seed, given)
+        added = None if objective is None else objective.mean()
+        if weights.ndim == 1:
+            return Value(self._weighted(outputs, targets, weights), weights, added)
+        return replace(self._weighted_by_row(outputs, targets, weights), objective=added)
+
+    def _weighted(self, outputs: Outputs, targets: Targets, weights: Tensor) -> Tensor:
+        values = [
+            weights[k] * self._against(outputs, targets, k, self._teacher_tensor(targets.knowledge[teacher.name]))
+            for k, teacher in enumerate(self.teachers)
+            if teacher.name in targets.knowledge and targets.knowledge[teacher.name].rows is None
+        ]
+        return torch.stack(values).sum(dim=0)
+
+    def _weighted_by_row(self, outputs: Outputs, targets: Targets, weights: Tensor) -> Value:
+        """Each row's weights, over the teachers whose loss can be taken there, add up to 1."""
+        losses, counts = [], []
+        for k, teacher in enumerate(self.teachers):
+            values, counted = self._per_row(outputs, targets, k, targets.knowledge.get(teacher.name))
+            losses.append(values)
+            counts.append(counted)
+        weights = weights.to(losses[0].dtype) * torch.stack(counts)
+        totals = weights.sum(dim=0)
+        shares = weights / totals.clamp(min=torch.finfo(totals.dtype).tiny)
+        taught = (totals > 0).to(totals.dtype)
+        value = self._mean((shares * torch.stack(losses)).sum(dim=0), taught)
+        return Value(value, shares.detach().sum(dim=1) / taught.sum().clamp(min=1))
+
+    def _per_row(
+        self, outputs: Outputs, targets: Targets, k: int, knowledge: Knowledge | None
+    ) -> tuple[Tensor, Tensor]:
+        """The loss against teacher k of all rows, 0 where it was not asked, and whether each counts (1 or 0)."""
+        nothing = outputs.logits.new_zeros(len(outputs.logits))
+        if knowledge is None:
+            return nothing, nothing
+        rows = torch.arange(len(nothing)) if knowledge.rows is None else torch.tensor(knowledge.rows)
+        rows = rows.to(nothing.device)
+        student = self._student_tensor(outputs, k)[rows]
+        labels = self._own_labels(targets, k)[rows]
+        values, counted = self._values(student, self._teacher_tensor(knowledge), labels, targets.ids[rows])
+        return nothing.index_put((rows,), values), nothing.index_put((rows,), counted.to(nothing.dtype))
+
+    def _against(self, outputs: Outputs, targets: Targets, k: int, target: Tensor) -> Tensor:
+        """The loss against a target in teacher k's classes and shape."""
+        student, labels = self._student_tensor(outputs, k), self._own_labels(targets, k)
+        if not self.per_sample:
+            return self._function(student, target, **self._bound(labels, targets.ids))
+        return self._mean(*self._values(student, target, labels, targets.ids))
+
+    def _values(self, student: Tensor, target: Tensor | None, labels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of each row and whether it counts; a loss without `reduction` gives one value for all."""
+        bound = self._bound(labels, ids)
+        against = labels.clamp(min=0) if target is None else target
+        if target is None:
+            bound.pop("labels", None)
+        if not self.per_sample:
+            return self._function(student, against, **bound), torch.ones((), device=student.device)
+        values = self._function(student, against, **bound, reduction="none")
+        values = values.flatten(1).mean(dim=1) if values.ndim > 1 else values
+        counted = labels >= 0 if self.needs_labels else torch.ones_like(labels, dtype=torch.bool)
+        return values, counted.to(values.dtype)
+
+    def _bound(self, labels: Tensor, ids: Tensor) -> dict[str, Any]:
+        named = {"labels": labels.clamp(min=0), "ids": ids}
+        return {**self.spec.loss.kwargs, **{name: named[name] for name in named if name in self._arguments}}
+
+    def _mean(self, values: Tensor, counted: Tensor) -> Tensor:
+        """The mean of the rows that count, over all workers."""
+        if not self.needs_labels:
+            return values.mean()
+        return (values * counted).sum() / mean_over_workers(counted.sum()).clamp(min=1e-6)
+
+    def _own_labels(self, targets: Targets, k: int) -> Tensor:
+        known = known_classes(self.teachers[k].class_map)
+        return targets.labels if known is None else own_labels(targets.labels, known)
+
+    def _student_tensor(self, outputs: Outputs, teacher: int) -> Tensor:
+        if self.student_tap is not None:
+            return self.connectors[teacher](outputs.features[self.student_tap])
+        known = known_classes(self.teachers[teacher].class_map)
+        return outputs.logits if known is None else outputs.logits[:, known]
+
+    def _teacher_tensor(self, knowledge: Knowledge) -> Tensor:
+        return knowledge.tensors[self.teacher_tap or LOGITS]
+
+    def _connector(self, student: Mapping[str, Shape], teacher: TeacherSpec) -> nn.Module:
+        if not isinstance(self.spec.on, TapPair):
+            return nn.Identity()
+        metadata = metadata_of(self._function)
+        return connect(
+            student[self.spec.on.student],
+            teacher.shapes[self.spec.on.teacher],
+            aligns=metadata.aligns if metadata else "all",
+            student_tap=f"student.taps.{self.spec.on.student}",
+            teacher_tap=f"teachers.{teacher.name}.taps.{self.spec.on.teacher}",
+            connector=self.spec.connector,
+            where=self.spec.key,
+        )
+
+
+def _arguments(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(function).parameters
+    except ValueError:  # a function written in C: called with the two tensors and the kwargs alone
+        return {}
+
+
+def mean_over_workers(count: Tensor) -> Tensor:
+    """A worker's loss divided by this gives, averaged by DDP over the workers, the mean over the global batch."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return count
+    count = count.detach().clone()
+    torch.distributed.all_reduce(count)
+    return count / torch.distributed.get_world_size()
