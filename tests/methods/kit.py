@@ -177,7 +177,7 @@ def check_alignment(case: LossCase) -> None:
     assert metadata is not None
     assert (_refusal(case, _widened(inputs, dim=1)) is None) == (metadata.aligns != "all")
     if not case.on_logits:
-        assert (_refusal(case, _widened(inputs, dim=2)) is None) == (metadata.aligns == "nothing")
+        assert (_refusal(case, _widened(_with_places(inputs), dim=2)) is None) == (metadata.aligns == "nothing")
 
 
 def check_signature(case: LossCase) -> None:
@@ -232,6 +232,11 @@ def _to(inputs: Inputs, dtype: torch.dtype) -> Inputs:
 def _widened(inputs: Inputs, dim: int) -> Inputs:
     """The teacher's tensors twice as large in one dimension."""
     return {k: torch.cat([v, v], dim) if k.startswith("teacher_") else v for k, v in inputs.items()}
+
+
+def _with_places(inputs: Inputs) -> Inputs:
+    """Embeddings (N, D) as (N, D, 1); feature maps as they are."""
+    return {name: tensor.unsqueeze(2) if tensor.dim() == 2 else tensor for name, tensor in inputs.items()}
 
 
 def _extremes(inputs: Inputs) -> dict[str, Inputs]:

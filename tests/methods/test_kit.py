@@ -7,14 +7,21 @@ import pytest
 import torch
 from torch.nn import functional
 
-from actors.losses import attention_transfer_loss, distils, hint_loss, kd_loss, similarity_preserving_loss
+from actors.losses import (
+    attention_transfer_loss,
+    distils,
+    hint_loss,
+    kd_loss,
+    rkd_distance_loss,
+    similarity_preserving_loss,
+)
 from tests.methods import kit
 from tests.methods.cases import feature, relation, response
 from tests.methods.golden import golden_value
 
-KD, DKD, DIST, CROSS_ENTROPY = response.CASES
-HINT, ATTENTION = feature.CASES
-(SIMILARITY,) = relation.CASES
+KD, DKD, *_ = response.CASES
+HINT, ATTENTION, *_ = feature.CASES
+SIMILARITY, RKD, *_ = relation.CASES
 
 
 def log_softmax(logits, temperature):
@@ -167,6 +174,8 @@ def test_an_unknown_reduction_must_be_refused():
         (ATTENTION, attention_transfer_loss, "all"),
         (ATTENTION, attention_transfer_loss, "nothing"),
         (SIMILARITY, similarity_preserving_loss, "space"),
+        (RKD, rkd_distance_loss, "space"),
+        (RKD, rkd_distance_loss, "all"),
     ],
 )
 def test_a_wrong_alignment_is_caught(case, loss, wrong):

@@ -20,7 +20,7 @@ GOLDEN = [(case, row) for case in CASES for row in case.golden]
 
 
 @pytest.mark.parametrize(
-    ("case", "row"), GOLDEN, ids=[f"{row.loss}-{row.hyperparameters}-{row.inputs}" for _, row in GOLDEN]
+    ("case", "row"), GOLDEN, ids=[f"{case.name}-{row.loss}-{row.hyperparameters}-{row.inputs}" for case, row in GOLDEN]
 )
 def test_golden_value(case, row):
     kit.check_golden(case, row)
@@ -85,6 +85,9 @@ def test_signature(case):
 def test_losses_that_relate_samples_have_no_reduction():
     assert {case.name for case in CASES} - {case.name for case in PER_SAMPLE} == {
         "dist_loss",
+        "pkt_loss",
+        "rkd_angle_loss",
+        "rkd_distance_loss",
         "similarity_preserving_loss",
     }
 

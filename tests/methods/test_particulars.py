@@ -1,5 +1,7 @@
 """What is particular to one loss: values by hand, identities of the papers, refusals of its own."""
 
+import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -8,13 +10,20 @@ from torch.nn import functional
 
 from actors.losses import (
     attention_transfer_loss,
+    channel_wise_loss,
     cross_entropy_loss,
     dist_loss,
     dkd_loss,
+    generalized_jsd_loss,
     hint_loss,
     kd_loss,
+    pkt_loss,
+    rkd_angle_loss,
+    rkd_distance_loss,
     similarity_preserving_loss,
 )
+from tests.methods import kit
+from tests.methods.cases import response
 from tests.methods.golden import golden_input
 
 
@@ -42,6 +51,47 @@ def test_dkd_refuses_what_it_cannot_take():
         dkd_loss(s, t, y.double())
     with pytest.raises(ValueError, match="student_logits: expected two classes at least, got one"):
         dkd_loss(s[:, :1], t[:, :1], torch.zeros(4, dtype=torch.int64))
+
+
+def test_generalized_jsd_by_hand():
+    """Even against (3/4, 1/4), beta = 1/4: m = (9/16, 7/16)."""
+    student = torch.zeros(1, 2, dtype=torch.float64)
+    teacher = torch.tensor([[3.0, 1.0]], dtype=torch.float64).log()
+    of_teacher = 0.75 * math.log(0.75 * 16 / 9) + 0.25 * math.log(0.25 * 16 / 7)
+    of_student = 0.5 * math.log(0.5 * 16 / 9) + 0.5 * math.log(0.5 * 16 / 7)
+    value = generalized_jsd_loss(student, teacher, beta=0.25)
+    assert value.item() == pytest.approx(0.25 * of_teacher + 0.75 * of_student, rel=1e-12)
+
+
+def test_generalized_jsd_tends_to_its_ends():
+    s, t = golden_input("s"), golden_input("t")
+    forward, reverse = kd_loss(s, t, temperature=1.0), kd_loss(t, s, temperature=1.0)
+    torch.testing.assert_close(generalized_jsd_loss(s, t, beta=1e-6) / 1e-6, forward, rtol=1e-5, atol=0)
+    torch.testing.assert_close(generalized_jsd_loss(s, t, beta=1 - 1e-6) / 1e-6, reverse, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+def test_generalized_jsd_at_a_temperature_is_that_of_softer_logits_times_its_square(beta):
+    s, t = golden_input("s"), golden_input("t")
+    softer = generalized_jsd_loss(s / 4, t / 4, beta=beta)
+    torch.testing.assert_close(generalized_jsd_loss(s, t, beta=beta, temperature=4.0), 16 * softer)
+    torch.testing.assert_close(generalized_jsd_loss(s, t, beta=beta), generalized_jsd_loss(t, s, beta=1 - beta))
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.1, 0.999999, 1.0])
+def test_generalized_jsd_holds_at_any_beta(beta):
+    """The case of the kit has one beta: the others are other formulas."""
+    case = next(case for case in response.CASES if case.loss is generalized_jsd_loss)
+    case = replace(case, golden=(replace(case.golden[0], kwargs={"beta": beta}),))
+    kit.check_extremes(case)
+    kit.check_half_precision(case, torch.float16)
+    kit.check_zero_at_equality(case)
+
+
+@pytest.mark.parametrize("beta", [-0.1, 1.1, math.nan])
+def test_generalized_jsd_refuses_a_beta_that_mixes_nothing(beta):
+    with pytest.raises(ValueError, match=rf"beta: expected a number from 0 .* to 1 .*, got {beta}"):
+        generalized_jsd_loss(golden_input("s"), golden_input("t"), beta=beta)
 
 
 def test_cross_entropy_takes_soft_labels():
@@ -73,13 +123,24 @@ def test_attention_transfer_refuses_what_it_cannot_take():
         attention_transfer_loss(golden_input("es"), golden_input("et"))
 
 
+def test_channel_wise_by_hand():
+    """Two channels of two places: (3/4, 1/4) against even, and equal up to a constant, which a softmax drops."""
+    teacher = torch.tensor([3.0, 1.0, 5.0, 2.0], dtype=torch.float64).log().view(1, 2, 1, 2)
+    student = torch.tensor([1.0, 1.0, 10.0, 4.0], dtype=torch.float64).log().view(1, 2, 1, 2)
+    expected = (0.75 * math.log(1.5) + 0.25 * math.log(0.5)) / 2
+    assert channel_wise_loss(student, teacher, temperature=1.0).item() == pytest.approx(expected, rel=1e-12)
+    assert channel_wise_loss(2 * student, 2 * teacher, temperature=2.0).item() == pytest.approx(4 * expected, rel=1e-12)
+    with pytest.raises(ValueError, match=r"student_features: expected shape \(N, C, H, W\), got \(4, 5\)"):
+        channel_wise_loss(golden_input("es"), golden_input("et"))
+
+
 def test_similarity_preserving_takes_any_two_shapes():
     assert similarity_preserving_loss(golden_input("es"), golden_input("ft")) > 0
     rotated = golden_input("es").flip(1)
     assert similarity_preserving_loss(golden_input("es"), rotated).item() == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("loss", [hint_loss, similarity_preserving_loss])
+@pytest.mark.parametrize("loss", [hint_loss, similarity_preserving_loss, rkd_distance_loss, rkd_angle_loss, pkt_loss])
 def test_features_keep_their_batch_dimension(loss):
     with pytest.raises(ValueError, match=r"student_features: expected shape \(N, \.\.\.\) of two dimensions"):
         loss(golden_input("es")[0], golden_input("et"))

@@ -1,6 +1,6 @@
 """Cases of the losses in actors/losses/response."""
 
-from actors.losses import cross_entropy_loss, dist_loss, dkd_loss, kd_loss
+from actors.losses import cross_entropy_loss, dist_loss, dkd_loss, generalized_jsd_loss, kd_loss
 from tests.methods.kit import GoldenRow, LossCase
 
 LOGITS = ("student_logits", "teacher_logits")
@@ -12,6 +12,7 @@ CASES = (
         golden=(
             GoldenRow("kd", "T=4", "s,t", {"temperature": 4.0}),
             GoldenRow("kd", "T=1", "s,t", {"temperature": 1.0}),
+            GoldenRow("logit standardisation + kd", "T=2", "s,t", {"temperature": 2.0, "standardize": True}),
         ),
         arguments=LOGITS,
         wrong_shapes={"teacher_logits": (4, 5)},
@@ -41,6 +42,18 @@ CASES = (
         shape_error=f"teacher_logits: expected shape (4, 6) as student_logits, got (3, 6); {MAP_CLASSES}",
         zero_tolerance=1e-5,
         steep_at_zero=True,
+    ),
+    LossCase(
+        loss=generalized_jsd_loss,
+        golden=(
+            GoldenRow("gkd (generalised JSD)", "beta=0.5 T=1", "s,t"),
+            GoldenRow("gkd (generalised JSD)", "beta=0.1 T=1", "s,t", {"beta": 0.1}),
+            GoldenRow("gkd (reverse KL)", "beta=1 T=1", "s,t", {"beta": 1.0}),
+            GoldenRow("kd", "T=1", "s,t", {"beta": 0.0}),
+        ),
+        arguments=LOGITS,
+        wrong_shapes={"teacher_logits": (4, 5)},
+        shape_error=f"teacher_logits: expected shape (4, 6) as student_logits, got (4, 5); {MAP_CLASSES}",
     ),
     LossCase(
         loss=cross_entropy_loss,
