@@ -6,7 +6,7 @@ VENV ?= $(CACHE)/venv-$(HASH)
 BIN := $(VENV)/bin
 DATA := data/FashionMNIST/raw/t10k-labels-idx1-ubyte
 
-.PHONY: install data demo test lint types accuracy clean
+.PHONY: install data demo test lint types docs accuracy clean
 
 install: $(VENV)/.installed
 	@echo "the environment is $(VENV)"
@@ -31,6 +31,9 @@ lint: install
 
 types: install
 	"$(BIN)/pyright" --pythonpath "$(BIN)/python"
+
+docs: install
+	"$(BIN)/python" -m scripts.make_docs
 
 accuracy: install data
 	"$(BIN)/python" -m benchmarks.accuracy

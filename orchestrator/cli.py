@@ -90,6 +90,19 @@ def check(
             imports_there(plan.elsewhere)
 
 
+@app.command()
+def methods(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/methods.md.")] = False,
+) -> None:
+    """List the losses and ensemble rules: what each is, needs and takes, and its paper."""
+    from orchestrator.methods import as_markdown, print_methods
+
+    if markdown:
+        typer.echo(as_markdown(), nl=False)
+    else:
+        print_methods(terminal())
+
+
 def refuse_misspelt(elsewhere: Sequence[str]) -> None:
     """What is not here may be on the cluster; what a package here nearly has the name of is a slip."""
     from orchestrator.targets import is_misspelt, not_here

@@ -61,7 +61,7 @@ class LossConfig(Section):
     teachers: Names | None = None
     """Whom it listens to; null: the rung above."""
     ensemble: EnsembleConfig | None = None
-    """How several teachers become one target."""
+    """How several teachers become one target; null: mean_losses."""
     connector: ImportConfig | None = None
     """A module (student shape, teacher shape) -> nn.Module; null: chosen by the shapes."""
 

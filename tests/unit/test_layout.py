@@ -133,7 +133,8 @@ def test_a_module_that_says_it_imports_no_such_thing_does_not(package):
 def test_help_and_configs_load_neither_torch_nor_ray():
     code = (
         "import sys, orchestrator.config, orchestrator.cli as cli\n"
-        "for words in (['--help'], ['run', '--help'], ['check', '--help'], ['check', '--schema']):\n"
+        "helps = [[*command, '--help'] for command in ([], ['run'], ['check'], ['methods'])]\n"
+        "for words in (*helps, ['check', '--schema']):\n"
         "    sys.argv = ['collegium', *words]\n"
         "    try: cli.main()\n"
         "    except SystemExit as ended: assert not ended.code, ended.code\n"

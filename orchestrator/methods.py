@@ -1,0 +1,151 @@
+"""The list of methods: every loss and ensemble rule of Collegium, read from what the code says of itself.
+
+`Method` is one of them; `losses` and `rules` find them, `print_methods` shows them in a terminal, `as_markdown` makes
+docs/methods.md of them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from actors import ensemble
+from actors import losses as loss_functions
+from actors.losses import metadata_of
+
+GROUPS = {
+    "response": "Losses on what models answer",
+    "feature": "Losses on what models see on the way",
+    "relation": "Losses on how samples lie to one another",
+    "labels": "Losses on labels",
+    "target": "Ensemble rules that make one target of the teachers' answers",
+    "weights": "Ensemble rules that weigh the losses against each teacher",
+}
+GIVEN = ("labels", "ids", "reduction")
+GIVEN_TO_RULES = ("shares", "temperature", "labels", "classes", "dice")
+HEADINGS = ("name", "what it is", "needs", "arguments", "per sample", "paper")
+CITATION = re.compile(r" \(([^()]*arXiv [^()]*)\)$")
+PREFACE = """\
+# Methods
+
+Made from the code by `make docs`; `collegium methods` shows the same. How to write your own:
+[extending.md](extending.md).
+
+A loss is written as `loss: "actors.losses:kd_loss"`, its arguments as `kwargs`; an ensemble rule by its bare name as
+`ensemble`. *Needs* says what a method wants to have of each teacher (its logits, or a tap), of the batch (labels) or of
+the run. *Per sample*: of a loss, that it has a value for every sample, and so works where only some rows have labels
+and under rules that weigh samples; of a rule, that it does weigh samples.
+"""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One loss or ensemble rule: its group, what it is, and the arguments that a config may give."""
+
+    name: str
+    group: str
+    about: str
+    paper: str
+    needs: tuple[str, ...]
+    arguments: tuple[str, ...]
+    per_sample: bool
+
+
+def losses() -> list[Method]:
+    exported = {name: getattr(loss_functions, name) for name in loss_functions.__all__ if name.endswith("_loss")}
+    return [_loss(name, function) for name, function in exported.items()]
+
+
+def rules() -> list[Method]:
+    return [_rule(name) for name in ensemble.RULES]
+
+
+def print_methods(console: Console) -> None:
+    for group, methods in _grouped():
+        table = Table(title=GROUPS[group], title_justify="left", box=None, show_header=False, pad_edge=False)
+        table.add_column(overflow="fold", style="bold")
+        table.add_column(overflow="fold", ratio=1)
+        for method in methods:
+            table.add_row(Text(method.name), _described(method))
+        console.print(table)
+        console.print()
+
+
+def as_markdown() -> str:
+    """The page docs/methods.md."""
+    return "\n".join([PREFACE, *(_section(GROUPS[group], methods) for group, methods in _grouped())])
+
+
+def _grouped() -> Iterator[tuple[str, list[Method]]]:
+    every = [*losses(), *rules()]
+    for group in GROUPS:
+        members = [method for method in every if method.group == group]
+        if members:
+            yield group, members
+
+
+def _loss(name: str, function: Callable[..., Any]) -> Method:
+    metadata = metadata_of(function)
+    _, compared, *_ = inspect.signature(function).parameters
+    about, cited = _first_line(function)
+    taught = "logits" if compared == "teacher_logits" else "a tap"
+    return Method(
+        name=name,
+        group=metadata.kind if metadata else "labels",
+        about=about,
+        paper=metadata.paper if metadata else cited,
+        needs=(taught, *metadata.needs) if metadata else ("labels, no teacher",),
+        arguments=_arguments(function, GIVEN),
+        per_sample="reduction" in inspect.signature(function).parameters,
+    )
+
+
+def _rule(name: str) -> Method:
+    metadata, function = ensemble.rule_metadata(name), getattr(ensemble, name)
+    about, _ = _first_line(function)
+    arguments = _arguments(function, GIVEN_TO_RULES)
+    return Method(name, metadata.gives, about, metadata.paper, metadata.needs, arguments, metadata.per_sample)
+
+
+def _first_line(function: Callable[..., Any]) -> tuple[str, str]:
+    """Of the docstring, and the paper that it ends with."""
+    line = (inspect.getdoc(function) or "").partition("\n")[0].removesuffix(".")
+    cited = CITATION.search(line)
+    return CITATION.sub("", line), cited[1] if cited else ""
+
+
+def _arguments(function: Callable[..., Any], given: Collection[str]) -> tuple[str, ...]:
+    """The keyword-only arguments that a config may give, with their defaults."""
+    parameters = inspect.signature(function).parameters.values()
+    chosen = [one for one in parameters if one.kind is one.KEYWORD_ONLY and one.name not in given]
+    return tuple(one.name if one.default is one.empty else f"{one.name}={one.default!r}" for one in chosen)
+
+
+def _described(method: Method) -> Group:
+    needs = f"needs {', '.join(method.needs)}" if method.needs else ""
+    details = [needs, "per sample" if method.per_sample else "", ", ".join(method.arguments)]
+    lines = [method.paper, "; ".join(detail for detail in details if detail)]
+    return Group(Text(method.about), *(Text(line, style="dim") for line in lines if line))
+
+
+def _section(title: str, methods: Sequence[Method]) -> str:
+    lines = [f"## {title}\n", _row(HEADINGS), _row(["---"] * len(HEADINGS)), *map(_method_row, methods)]
+    return "\n".join(lines) + "\n"
+
+
+def _method_row(method: Method) -> str:
+    arguments = ", ".join(f"`{argument}`" for argument in method.arguments)
+    paper = re.sub(r"arXiv (\d+\.\d+)", r"[arXiv \1](https://arxiv.org/abs/\1)", method.paper)
+    per_sample = "yes" if method.per_sample else "no"
+    return _row([f"`{method.name}`", method.about, ", ".join(method.needs), arguments, per_sample, paper])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
