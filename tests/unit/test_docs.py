@@ -1,15 +1,21 @@
 """The pages under docs/ are as the code is, and what they show works as it stands there."""
 
+import importlib
 import re
+import runpy
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from actors import ensemble, losses
-from orchestrator import methods
+from orchestrator import document, methods
+from orchestrator.checking import check
 from orchestrator.cli import app
 from orchestrator.config import ExperimentConfig
 from scripts.make_docs import pages
@@ -104,3 +110,64 @@ def test_the_command_is_readable_in_80_columns(monkeypatch):
 def test_the_command_prints_the_page():
     shown = CliRunner().invoke(app, ["methods", "--markdown"])
     assert shown.exit_code == 0 and shown.output == (ROOT / "docs" / "methods.md").read_text()
+
+
+EXTENDING = (ROOT / "docs" / "extending.md").read_text()
+SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", EXTENDING, re.MULTILINE | re.DOTALL))
+WITH_A_CONFIG = [title for title, text in SECTIONS.items() if "```yaml" in text]
+SCRIPT = "save_teacher.py"
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def merged(base: dict, changes: dict) -> dict:
+    """The changes laid over the base; an import is taken as a whole."""
+    together = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict) and "target" not in value
+        together[key] = merged(base[key], value) if both else value
+    return together
+
+
+@pytest.fixture
+def my_folder(tmp_path, monkeypatch):
+    """A user's folder with every file that the page shows."""
+    for block in blocks(EXTENDING, "python"):
+        name = block.partition("\n")[0].removeprefix("# ")
+        (tmp_path / name).write_text(block)
+    modules = {path.stem for path in tmp_path.glob("my_*.py")}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    runpy.run_path(SCRIPT)
+    yield tmp_path
+    for name in modules & set(sys.modules):
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("title", WITH_A_CONFIG)
+def test_what_the_page_brings_is_accepted(title, my_folder):
+    [changes] = blocks(SECTIONS[title], "yaml")
+    base = document.read(ROOT / "tests" / "unit" / "digits.yaml")
+    config = ExperimentConfig.from_document(merged(base, document.load(changes, title)))
+    assert check(config).num_classes == 10
+
+
+def test_every_part_that_can_be_brought_has_a_section():
+    assert set(WITH_A_CONFIG) == {"A teacher", "A student", "A dataset", "A view", "A loss", "A connector"}
+    assert "An ensemble rule" in SECTIONS
+
+
+def test_what_the_page_brings_does_what_it_says(my_folder):
+    my_losses, my_views, my_data = map(importlib.import_module, ("my_losses", "my_views", "my_data"))
+    student, teacher = torch.randn(2, 5, 10)
+    values = my_losses.reverse_kd_loss(student, teacher, temperature=3.0, reduction="none")
+    assert values.shape == (5,) and my_losses.reverse_kd_loss(student, student) == pytest.approx(0, abs=1e-6)
+    assert my_losses.mean_norm_loss(student, student[:, :4], reduction="none").shape == (5,)
+    stripes = my_data.Stripes(rows=50)
+    once, again = (my_views.brighter(stripes, 3, np.random.default_rng(0), most=30) for _ in range(2))
+    assert once[0].dtype == np.uint8 and once[0].shape == (1, 8, 8) and np.array_equal(once[0], again[0])
+    assert {stripes[row][1] for row in range(50)} == {0, 1}
+    across = np.stack([stripes[row][0] for row in range(50) if stripes[row][1] == 0]).astype(int)
+    assert (across[:, 1::2].min() - across[:, ::2].max()) > 100, "rows alternate"
