@@ -171,3 +171,9 @@ def test_what_the_page_brings_does_what_it_says(my_folder):
     assert {stripes[row][1] for row in range(50)} == {0, 1}
     across = np.stack([stripes[row][0] for row in range(50) if stripes[row][1] == 0]).astype(int)
     assert (across[:, 1::2].min() - across[:, ::2].max()) > 100, "rows alternate"
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_links_lead_to_what_is_there(page):
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
