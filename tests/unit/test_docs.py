@@ -177,3 +177,10 @@ def test_what_the_page_brings_does_what_it_says(my_folder):
 def test_links_lead_to_what_is_there(page):
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_the_comparison_counts_the_methods_that_are_there():
+    groups = [method.group for method in methods.losses()]
+    logits, features, relations = map(groups.count, ("response", "feature", "relation"))
+    kinds = f"{logits} on logits, {features} on features, {relations} on relations"
+    assert f"{logits + features + relations} losses: {kinds}" in (ROOT / "docs" / "peers.md").read_text()
