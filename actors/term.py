@@ -81,8 +81,13 @@ class Term(nn.Module):
         return self.spec.on == "labels" or "labels" in self._arguments
 
     @property
+    def needs_answers(self) -> bool:
+        """Whether its teachers' weights come from their logits."""
+        return self.combination.metadata.needs_answers
+
+    @property
     def needs_teachers_logits(self) -> bool:
-        return self.teacher_tap is None or self.combination.metadata.needs_answers
+        return self.teacher_tap is None or self.needs_answers
 
     @property
     def per_sample(self) -> bool:
@@ -97,7 +102,7 @@ class Term(nn.Module):
     def asked(self, labels: Tensor, position: Position) -> dict[str, RowNumbers]:
         """The teachers that it must hear about a batch, and the rows."""
         names = [teacher.name for teacher in self.teachers]
-        if self.combination.gives_target or self.combination.metadata.needs_answers or not names:
+        if self.combination.gives_target or self.needs_answers or not names:
             return dict.fromkeys(names)
         weights, _ = self.combination.weights(labels, position, self._seed)
         return {name: rows for name, rows in zip(names, asked_rows(weights), strict=True) if rows != ()}
@@ -108,17 +113,17 @@ class Term(nn.Module):
         if self.combination.gives_target:
             sent = [self._teacher_tensor(targets.knowledge[teacher.name]) for teacher in self.teachers]
             return Value(self._against(outputs, targets, 0, self.combination.target(sent)), self.combination.shares)
-        logits = [
-            targets.knowledge[teacher.name].logits
-            for teacher in self.teachers
-            if self.combination.metadata.needs_answers
-        ]
-        given = [one for one in logits if one is not None]
-        weights, objective = self.combination.weights(targets.labels, targets.position, self._seed, given)
+        weights, objective = self.combination.weights(
+            targets.labels, targets.position, self._seed, self._answers(targets) if self.needs_answers else ()
+        )
         added = None if objective is None else objective.mean()
         if weights.ndim == 1:
             return Value(self._weighted(outputs, targets, weights), weights, added)
         return replace(self._weighted_by_row(outputs, targets, weights), objective=added)
+
+    def _answers(self, targets: Targets) -> list[Tensor]:
+        logits = (targets.knowledge[teacher.name].logits for teacher in self.teachers)
+        return [one for one in logits if one is not None]
 
     def _weighted(self, outputs: Outputs, targets: Targets, weights: Tensor) -> Tensor:
         values = [

@@ -1,34 +1,57 @@
-"""Scores trained models and their ensemble on the test set: one Ray task per model, one for the scores.
-
-The driver sees numbers alone.
-"""
+"""Judges trained models and their ensemble on the test set, in Ray tasks. The driver sees numbers alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
 
-from actors.predictions import TrainedModel, predict, score
+from actors.costs import costs
+from actors.judgement import Panel, judge
+from actors.predictions import TrainedModel, predict
 from actors.specs import DataSpec
-
-Scored = dict[str, Any]
+from actors.storage import Folder
 
 
 def evaluate(
     models: Sequence[TrainedModel],
-    ensemble: Sequence[str],
+    panel: Panel,
     num_classes: int,
     dataset: ray.ObjectRef,
     data: DataSpec,
+    folder: Folder,
     gpus: float,
-) -> tuple[dict[str, Scored], Scored]:
-    """Each model's scores by name, and those of the mean of probabilities of the models named in `ensemble`."""
+) -> dict[str, Any]:
+    """What `actors.judgement:judge` finds, the costs of each model with its scores."""
     predicting: Any = ray.remote(predict).options(num_gpus=gpus)
-    scoring: Any = ray.remote(score)
     predictions = [predicting.remote(model, num_classes, dataset, data) for model in models]
-    names = [model.name for model in models]
-    groups = [*([number] for number in range(len(names))), [names.index(name) for name in ensemble]]
-    *scores, together = ray.get(scoring.remote(dataset, data, groups, *predictions))
-    return dict(zip(names, scores, strict=True)), together
+    judging: Any = ray.remote(judge)
+    found = ray.get(judging.remote(panel, num_classes, dataset, data, folder, *predictions))
+    for name, cost in _costs(models, panel, dataset, data).items():
+        found["models"][name].update(cost)
+    return found
+
+
+def _costs(
+    models: Sequence[TrainedModel], panel: Panel, dataset: ray.ObjectRef, data: DataSpec
+) -> dict[str, dict[str, Any]]:
+    """Equal models (the student and the student alone) are measured once."""
+    kinds = [_kind(model) for model in models]
+    distinct = [models[kinds.index(kind)] for kind in dict.fromkeys(kinds)]
+    measuring: Any = ray.remote(costs)
+    measured = dict(zip(dict.fromkeys(kinds), ray.get(measuring.remote(distinct, dataset, data)), strict=True))
+    by_name = {model.name: dict(measured[kind]) for model, kind in zip(models, kinds, strict=True)}
+    together = [by_name[name] for name in panel.ensemble]
+    flops = [one["flops"] for one in together]
+    by_name["ensemble"] = {
+        "bytes_on_disk": sum(one["bytes_on_disk"] for one in together),
+        "flops": None if None in flops else sum(flops),
+        "latency_ms": {size: sum(one["latency_ms"][size] for one in together) for size in together[0]["latency_ms"]},
+    }
+    return by_name
+
+
+def _kind(model: TrainedModel) -> str:
+    return repr(replace(model.model, taps={}))

@@ -19,6 +19,7 @@ from rich.text import Text
 from actors import ensemble
 from actors import losses as loss_functions
 from actors.losses import metadata_of
+from actors.specs import FIXED_WEIGHTS, RULE_ARGUMENTS
 
 GROUPS = {
     "response": "Losses on what models answer",
@@ -29,7 +30,6 @@ GROUPS = {
     "weights": "Ensemble rules that weigh the losses against each teacher",
 }
 GIVEN = ("labels", "ids", "reduction")
-GIVEN_TO_RULES = ("shares", "temperature", "labels", "classes", "dice")
 HEADINGS = ("name", "what it is", "needs", "arguments", "per sample", "paper")
 CITATION = re.compile(r" \(([^()]*arXiv [^()]*)\)$")
 PREFACE = """\
@@ -108,9 +108,12 @@ def _loss(name: str, function: Callable[..., Any]) -> Method:
 
 
 def _rule(name: str) -> Method:
-    metadata, function = ensemble.rule_metadata(name), getattr(ensemble, name)
-    about, _ = _first_line(function)
-    arguments = _arguments(function, GIVEN_TO_RULES)
+    rule = getattr(ensemble, name)
+    metadata = ensemble.rule_metadata(rule)
+    assert metadata is not None
+    about, _ = _first_line(rule)
+    weights = (f"{FIXED_WEIGHTS}=None",) if "shares" in inspect.signature(rule).parameters else ()
+    arguments = (*weights, *_arguments(rule, RULE_ARGUMENTS))
     return Method(name, metadata.gives, about, metadata.paper, metadata.needs, arguments, metadata.per_sample)
 
 

@@ -15,7 +15,8 @@ STUDENT_FILE = "student.safetensors"
 @dataclass(frozen=True)
 class ModelResult:
     """One model, or the ensemble, on the test set. `cross_entropy` in nats; `samples`: the test rows whose class it
-    knows.
+    knows; `ece`: the expected calibration error over the bins of `reliability`; `flops`: of one image; `latency_ms`: by
+    size of the batch, on one CPU thread.
     """
 
     name: str
@@ -24,6 +25,12 @@ class ModelResult:
     cross_entropy: float
     parameters: int
     samples: int
+    ece: float
+    per_class: list[float | None]
+    reliability: list[dict[str, float]]
+    bytes_on_disk: int
+    flops: int | None
+    latency_ms: dict[str, float]
     weights: str | None = None
 
 
@@ -52,6 +59,12 @@ class ExperimentResult:
     models: tuple[ModelResult, ...]
     rungs: tuple[RungResult, ...]
     wall_s: float
+    test_samples: int
+    classes: list[str]
+    agreement: dict[str, Any]
+    against_alone: dict[str, int] | None
+    contributions: list[dict[str, Any]]
+    disagreements: list[dict[str, Any]]
 
     def model(self, role: str) -> ModelResult:
         """The one model of a role such as `student`, `alone` or `ensemble`."""

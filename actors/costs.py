@@ -1,0 +1,74 @@
+"""What a trained model costs: operations, size, and seconds on one CPU thread. Imports no Ray."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from actors.data import SharedDataset, evaluation_rows
+from actors.inputs import prepare
+from actors.predictions import TrainedModel
+from actors.specs import DataSpec
+from actors.teacher import intra_op_threads
+
+BATCHES = (1, 64)
+SECONDS_OF_TIMING = 4.0
+FEWEST_ROUNDS, MOST_ROUNDS = 5, 50
+
+Timed = tuple[nn.Module, Tensor]
+
+
+@torch.no_grad()
+def costs(models: Sequence[TrainedModel], dataset: SharedDataset, data: DataSpec) -> list[dict[str, Any]]:
+    """Of each model `bytes_on_disk`; `flops` of one image, a multiply-add counted as two, None where they cannot be
+    counted; `latency_ms` by size of the batch, the median over rounds in which all models take turns."""
+    inputs, _ = evaluation_rows(dataset.open(), data).build(*_first_rows(max(BATCHES), len(dataset.open())))
+    timed = [(one.load(), prepare(inputs, one.model.input, one.name)) for one in models]
+    with intra_op_threads(1):
+        latencies = _latencies(timed)
+    return [
+        {"bytes_on_disk": Path(one.weights).stat().st_size, "flops": _flops(model, rows[:1]), "latency_ms": latency}
+        for one, (model, rows), latency in zip(models, timed, latencies, strict=True)
+    ]
+
+
+def _first_rows(count: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.arange(count) % length, np.zeros(count, dtype=np.int32)
+
+
+def _latencies(timed: Sequence[Timed]) -> list[dict[str, float]]:
+    started = time.perf_counter()
+    _one_round(timed)
+    rounds = int(SECONDS_OF_TIMING / max(1e-9, time.perf_counter() - started))
+    taken = [_one_round(timed) for _ in range(min(max(rounds, FEWEST_ROUNDS), MOST_ROUNDS))]
+    return [
+        {str(size): 1000 * median(one[number][place] for one in taken) for place, size in enumerate(BATCHES)}
+        for number in range(len(timed))
+    ]
+
+
+def _one_round(timed: Sequence[Timed]) -> list[list[float]]:
+    return [[_seconds(model, rows[:size]) for size in BATCHES] for model, rows in timed]
+
+
+def _seconds(model: nn.Module, rows: Tensor) -> float:
+    started = time.perf_counter()
+    model(rows)
+    return time.perf_counter() - started
+
+
+def _flops(model: nn.Module, row: Tensor) -> int | None:
+    try:
+        with FlopCounterMode(display=False) as counter:
+            model(row)
+    except Exception:  # an operation that torch cannot count, or that looks at what is counted
+        return None
+    return counter.get_total_flops() or None
