@@ -26,7 +26,7 @@ from orchestrator.fields import (
 from orchestrator.loss_config import LossConfig, with_flat_losses
 from orchestrator.problems import ConfigError, problems_of, unknown
 from orchestrator.rungs import INHERITED, NO_STUDENT, AssistantConfig, StudentConfig, TeacherConfig
-from orchestrator.sections import DataConfig
+from orchestrator.sections import DataConfig, TrackingConfig
 
 ANSWER_TIMEOUT_S = 300.0
 NAMED = {"teachers": "teacher", "assistants": "assistant", "losses": "loss"}
@@ -45,6 +45,8 @@ class ExperimentConfig(Section):
     """Where teachers work: a pool of Ray actors, or the student's own process."""
     answer_timeout_s: PositiveFloat | None = Field(default=None, validate_default=True)
     """Seconds after which a replica that does not answer is given up; null: 300."""
+    tracking: TrackingConfig = TrackingConfig()
+    """MLflow."""
     data: DataConfig
     """Datasets, slices, views."""
     teachers: dict[TeacherName, TeacherConfig] = Field(min_length=1)

@@ -20,6 +20,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 RESERVED_NAMES = ("student", "ensemble", "alone")
+REGISTERED = re.compile(r"models:/[^/@]+(@[^/@]+|/\d+)")
+"""A registered model in MLflow, by alias or version."""
 LARGEST_SEED = 2**63 - 1
 
 
@@ -67,6 +69,16 @@ def _local(path: str) -> str:
     return path
 
 
+def _local_or_registered(path: str) -> str:
+    return path if REGISTERED.fullmatch(path) else _local(path)
+
+
+def _tracking_uri(uri: str) -> str:
+    if uri != "databricks" and not re.match(r"(https?|sqlite|postgresql|mysql|mssql|databricks)(\+\w+)?://", uri):
+        raise ValueError(f"expected a tracking server (http://host:5000) or a database (sqlite:///file), got {uri!r}")
+    return uri
+
+
 def _distinct(items: tuple[Any, ...]) -> tuple[Any, ...]:
     repeated = sorted({item for item in items if items.count(item) > 1})
     if repeated:
@@ -108,6 +120,8 @@ ExperimentName = Annotated[
 TeacherName = Annotated[_Name, AfterValidator(_unreserved)]
 Key = Annotated[str, Field(pattern=r"^[^.\s]+$"), expects("a name without dots and spaces")]
 LocalPath = Annotated[Text, AfterValidator(_local)]
+Checkpoint = Annotated[Text, AfterValidator(_local_or_registered)]
+TrackingUri = Annotated[Text, AfterValidator(_tracking_uri)]
 ClassMap = Annotated[
     tuple[NaturalInt, ...],
     Field(min_length=1),

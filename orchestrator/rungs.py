@@ -15,12 +15,12 @@ from pydantic_core import CoreSchema
 
 from actors.specs import ImportSpec, LossSpec, ModelSpec, RecipeSpec, TeacherSpec
 from orchestrator.fields import (
+    Checkpoint,
     ClassMap,
     Decay,
     Flag,
     Fraction,
     Key,
-    LocalPath,
     NaturalInt,
     PositiveFloat,
     PositiveInt,
@@ -132,8 +132,8 @@ class TrainConfig(RecipeSection):
 class TeacherConfig(TeachingSection):
     """A teacher: its weights stand in a file (`checkpoint`) or are trained first (`train`)."""
 
-    checkpoint: LocalPath | None = None
-    """Weights: safetensors, or a torch checkpoint of tensors."""
+    checkpoint: Checkpoint | None = None
+    """Weights: safetensors, or a torch checkpoint of tensors; or a model registered in MLflow, `models:/name@alias`."""
     train: TrainConfig | None = None
     """Trains it here, once."""
     class_map: ClassMap | None = None

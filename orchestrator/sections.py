@@ -14,6 +14,7 @@ from pydantic_core import CoreSchema
 
 from actors.specs import DataSpec, ImportSpec, InputSpec, Resources
 from orchestrator.fields import (
+    Flag,
     Key,
     NaturalFloat,
     NaturalInt,
@@ -23,6 +24,7 @@ from orchestrator.fields import (
     PositiveInt,
     Section,
     Text,
+    TrackingUri,
     expects,
 )
 from orchestrator.problems import did_you_mean
@@ -193,3 +195,22 @@ class TapPairConfig(Section):
     """A name in the taps of the one who learns."""
     teacher: Text
     """A name in the taps of its teachers."""
+
+
+class TrackingConfig(Section):
+    """Where MLflow keeps what a run tells it."""
+
+    uri: TrackingUri | None = None
+    """A tracking server or database; null: that of MLFLOW_TRACKING_URI, else sqlite in the storage folder."""
+    send: Flag = True
+    """false: kept beside the run alone; `collegium sync` may send it later."""
+    registered_as: Text | None = None
+    """The registered model that the student becomes a version of."""
+    alias: Key | None = None
+    """The alias that this version gets, `champion` say."""
+
+    @model_validator(mode="after")
+    def _alias_of_something(self) -> TrackingConfig:
+        if self.alias is not None and self.registered_as is None:
+            raise ValueError("an alias belongs to a registered model and would be ignored; give registered_as too")
+        return self
