@@ -103,6 +103,17 @@ def methods(
         print_methods(terminal())
 
 
+@app.command()
+def sync(
+    folder: Annotated[str, typer.Argument(help="The folder of a run.", metavar="RUN")],
+    uri: Annotated[str | None, typer.Option(help="Of the tracking server, where it is another one now.")] = None,
+) -> None:
+    """Send to MLflow what a run could not send while its server was away."""
+    from orchestrator import tracker
+
+    typer.echo(tracker.sync(folder, uri, typer.echo))
+
+
 def refuse_misspelt(elsewhere: Sequence[str]) -> None:
     """What is not here may be on the cluster; what a package here nearly has the name of is a slip."""
     from orchestrator.targets import is_misspelt, not_here

@@ -122,6 +122,13 @@ def test_losses_import_torch_and_the_standard_library_alone():
             assert known, f"{module} imports {name}"
 
 
+def test_only_the_tracking_package_imports_mlflow_and_late():
+    importing = {module for module in MODULES if any(root(name) == "mlflow" for name in every_import(module))}
+    assert importing and all(module.startswith("orchestrator.tracking.") for module in importing), importing
+    for module in MODULES:
+        assert "mlflow" not in loaded(module), f"{module} loads MLflow at once"
+
+
 @pytest.mark.parametrize("package", CLAIMS)
 def test_a_module_that_says_it_imports_no_such_thing_does_not(package):
     claiming = [m for m, path in MODULES.items() if re.search(CLAIMS[package], ast.get_docstring(tree(path)) or "")]
@@ -133,7 +140,8 @@ def test_a_module_that_says_it_imports_no_such_thing_does_not(package):
 def test_help_and_configs_load_neither_torch_nor_ray():
     code = (
         "import sys, orchestrator.config, orchestrator.cli as cli\n"
-        "helps = [[*command, '--help'] for command in ([], ['run'], ['check'], ['methods'])]\n"
+        "commands = ([], ['run'], ['check'], ['methods'], ['sync'], ['report'])\n"
+        "helps = [[*command, '--help'] for command in commands]\n"
         "for words in (*helps, ['check', '--schema']):\n"
         "    sys.argv = ['collegium', *words]\n"
         "    try: cli.main()\n"
