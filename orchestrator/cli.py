@@ -25,6 +25,7 @@ app = typer.Typer(
 errors = Console(stderr=True)
 WIDTH_OF_FILES = 140
 INTERRUPTED = 130
+COMPARISON_FILE = "comparison.html"
 
 Overrides = Annotated[
     list[str] | None,
@@ -112,6 +113,19 @@ def sync(
     from orchestrator import tracker
 
     typer.echo(tracker.sync(folder, uri, typer.echo))
+
+
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(help="The folders of finished runs.", metavar="RUN [RUN ...]")],
+    to: Annotated[str | None, typer.Option(help="The file to write; else RUN/report.html or comparison.html.")] = None,
+) -> None:
+    """Make a run's report again, or a comparison of several."""
+    from orchestrator.report import write_comparison, write_report
+
+    folders = list(dict.fromkeys(os.path.realpath(run) for run in runs))
+    written = write_report(folders[0], to) if len(folders) == 1 else write_comparison(folders, to or COMPARISON_FILE)
+    typer.echo(f"report {written}")
 
 
 def refuse_misspelt(elsewhere: Sequence[str]) -> None:

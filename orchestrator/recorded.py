@@ -1,0 +1,112 @@
+"""A finished run as its folder records it: result, config and predictions. Imports no torch and no Ray."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from actors.storage import Folder
+from orchestrator import document
+from orchestrator.config import ExperimentConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+
+RESULT_FILE = "result.json"
+CONFIG_FILE = "config.yaml"
+PREDICTIONS_FILE = "predictions.parquet"
+Values = Mapping[str, Any]
+
+_OF_A_RESULT = ("test_samples", "classes", "agreement", "contributions", "disagreements")
+_OF_A_MODEL = ("ece", "bytes_on_disk", "flops", "latency_ms", "per_class", "reliability")
+_OF_AN_EPOCH = ("weights",)
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """What one run left behind. `document`: the plain data of its resolved config."""
+
+    folder: Folder
+    result: Values
+    document: Values
+
+    @property
+    def label(self) -> str:
+        """The run among others: the name of its folder."""
+        return Path(self.folder.path).name
+
+    @property
+    def models(self) -> Sequence[Values]:
+        return self.result["models"]
+
+    def model(self, role: str) -> Values | None:
+        """The one model of a role such as `student`, `alone` or `ensemble`."""
+        return next((model for model in self.models if model["role"] == role), None)
+
+    @property
+    def student(self) -> Values:
+        found = self.model("student")
+        assert found is not None
+        return found
+
+    @property
+    def rungs(self) -> Sequence[Values]:
+        return self.result["rungs"]
+
+    @property
+    def student_rung(self) -> Values:
+        return next(rung for rung in self.rungs if rung["role"] == "student")
+
+    @cached_property
+    def config(self) -> ExperimentConfig:
+        return ExperimentConfig.from_document(self.document, self.folder.file(CONFIG_FILE))
+
+    @cached_property
+    def predictions(self) -> dict[str, np.ndarray]:
+        """The columns of predictions.parquet: `label`, and each model's answers."""
+        from pyarrow import parquet
+
+        table = parquet.read_table(self.folder.file(PREDICTIONS_FILE))
+        return {name: table[name].to_numpy() for name in table.column_names}
+
+    def right(self, model: str) -> np.ndarray:
+        """Whether a model is right, per test sample."""
+        return self.predictions[model] == self.predictions["label"]
+
+
+def read_run(folder: str) -> RecordedRun:
+    """The run in a folder. Raises ValueError where there is none, an unfinished one, or one without these figures."""
+    run = Folder(str(Path(folder).resolve()))
+    if not run.has(CONFIG_FILE):
+        raise ValueError(f"report: expected the folder of a run, found no {CONFIG_FILE} in {folder!r}")
+    if not run.has(RESULT_FILE):
+        raise ValueError(f"report: {folder}: this run is not finished; go on with: collegium run --resume {folder}")
+    result = json.loads(run.read(RESULT_FILE))
+    absent = _absent(result) if run.has(PREDICTIONS_FILE) else PREDICTIONS_FILE
+    if absent:
+        again = f"collegium run {run.file(CONFIG_FILE)}"
+        raise ValueError(f"report: {folder}: no {absent}: made by an earlier version; run it again: {again}")
+    return RecordedRun(run, result, document.read(run.file(CONFIG_FILE)))
+
+
+def finished_beside(run: RecordedRun) -> list[RecordedRun]:
+    """The other runs in the same <storage>/<name>/ that can be read, oldest first."""
+    here = Path(run.folder.path)
+    found = []
+    for folder in sorted(path for path in here.parent.iterdir() if path != here and (path / RESULT_FILE).is_file()):
+        try:
+            found.append(read_run(str(folder)))
+        except ValueError:
+            continue
+    return found
+
+
+def _absent(result: Values) -> str:
+    """The first key that a report needs and this result lacks."""
+    epochs = [epoch for rung in result["rungs"] for epoch in rung["history"]]
+    needed = [(_OF_A_RESULT, [result]), (_OF_A_MODEL, result["models"]), (_OF_AN_EPOCH, epochs)]
+    return next((key for keys, parts in needed for key in keys if any(key not in part for part in parts)), "")

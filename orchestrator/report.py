@@ -1,0 +1,145 @@
+"""The report of one run, or the comparison of several: HTML pages that need nothing but themselves.
+
+Made from the runs' folders alone. Words are in `verdict`, drawings in `plots` and `compared`, the pages in `pages/`.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from actors.storage import Folder
+from orchestrator import compared, plots, verdict
+from orchestrator.document import dump
+from orchestrator.figures import Figure, Look, looks
+from orchestrator.live import duration
+from orchestrator.printing import bytes_text
+from orchestrator.recorded import PREDICTIONS_FILE, RecordedRun, Values, finished_beside, read_run
+from orchestrator.removal import removals
+
+REPORT_FILE = "report.html"
+PAGES = Path(__file__).parent / "pages"
+
+
+def write_report(folder: str, to: str | None = None) -> str:
+    """Writes the report of a finished run beside it, or to a file; gives its path. Raises ValueError for a folder
+    that is no finished run."""
+    run = read_run(folder)
+    return _write(to or run.folder.file(REPORT_FILE), "report.html.jinja", _of_one(run))
+
+
+def write_comparison(folders: Sequence[str], to: str) -> str:
+    """Writes a comparison of several finished runs to a file; gives its path."""
+    runs = [read_run(folder) for folder in folders]
+    return _write(to, "comparison.html.jinja", _of_several(runs))
+
+
+def _write(path: str, template: str, content: Mapping[str, Any]) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    pages = Environment(loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    pages.filters |= {"percent": verdict.percent, "bytes": bytes_text, "duration": duration, "count": _count}
+    target = Path(path).absolute()
+    Folder(str(target.parent)).write(target.name, pages.get_template(template).render(content).encode())
+    return str(target)
+
+
+def _of_one(run: RecordedRun) -> dict[str, Any]:
+    look = looks(run.models)
+    checks = [one for one in removals([*finished_beside(run), run]) if run in (one.whole, one.less)]
+    untried = verdict.unchecked(run, checks)
+    return {
+        "run": run,
+        "look": look,
+        "student": run.student,
+        "alone": run.model("alone"),
+        "ensemble": run.model("ensemble"),
+        "gain": verdict.gain_over_alone(run),
+        "gain_said": verdict.gain_sentences(run),
+        "teachers_said": verdict.teacher_sentences(run),
+        "removals_said": verdict.removal_sentences(checks),
+        "untried": untried,
+        "commands": verdict.commands(run, untried) if untried else (),
+        "most": verdict.helped_most(run.result["contributions"]),
+        "least": verdict.helped_least(run.result["contributions"]),
+        "weights": plots.teacher_weights(run.student_rung["history"], look),
+        "figures": _figures(run, look),
+        "pictures": [{**one, "data": _picture(run, one["image"])} for one in run.result["disagreements"]],
+        "config": dump(run.document),
+        "loading": _loading(run),
+    }
+
+
+def _figures(run: RecordedRun, look: Mapping[str, Look]) -> list[Figure]:
+    trained = [rung for rung in run.rungs if rung["history"]]
+    taught = sorted((rung for rung in trained if rung["role"] != "teacher"), key=lambda rung: rung["role"] == "student")
+    teachers = [rung for rung in trained if rung["role"] == "teacher"]
+    models = [*(m for m in run.models if m["role"] != "student"), run.student]
+    alone, matrix = run.model("alone"), run.result["agreement"]
+    found = [
+        plots.accuracy(taught, look, "Validation accuracy"),
+        plots.losses(taught, look, "Losses"),
+        plots.accuracy_against(models, look, "size"),
+        *([plots.accuracy_against(models, look, "latency")] if any(model["latency_ms"] for model in models) else []),
+        plots.reliability(models, look),
+        plots.agreement(matrix["names"], matrix["shares"]),
+        *([plots.gain_per_class(run.result["classes"], run.student, alone, look)] if alone else []),
+        plots.times([*reversed(taught), *teachers]),
+    ]
+    if teachers:
+        found += [
+            plots.accuracy(teachers, look, "Teachers' accuracy"),
+            plots.losses(teachers, look, "Teachers' losses"),
+        ]
+    return found
+
+
+def _of_several(runs: Sequence[RecordedRun]) -> dict[str, Any]:
+    labels = compared.labels(runs)
+    return {
+        "rows": compared.rows(runs, labels),
+        "labels": labels,
+        "differences": compared.differences(runs),
+        "figures": compared.figures(runs, labels),
+        "pairs": compared.pairs(runs, labels),
+        "removals_said": verdict.removal_sentences(removals(runs)),
+        "untried": [
+            (labels[number], teacher, verdict.commands(run, teacher))
+            for number, run in enumerate(runs)
+            if (teacher := verdict.unchecked(run, removals(runs)))
+        ],
+    }
+
+
+def _picture(run: RecordedRun, name: str) -> str:
+    """The image as a data URL; empty where the file is gone or lies outside the run."""
+    path = Path(run.folder.path, name)
+    if not path.is_file() or Path(run.folder.path) not in path.resolve().parents:
+        return ""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _loading(run: RecordedRun) -> str:
+    """Python that loads the student."""
+    model = run.config.student.model
+    module, _, attribute = model.target.partition(":")
+    arguments = ", ".join(f"{name}={value!r}" for name, value in model.kwargs.items())
+    first = attribute.split(".")[0]
+    return (
+        f"from {module} import {first}\nfrom safetensors.torch import load_file\n\n"
+        f"student = {attribute}({arguments})\n"
+        f"student.load_state_dict(load_file({run.folder.file('student.safetensors')!r}))\nstudent.eval()"
+    )
+
+
+def _count(value: float | None) -> str:
+    """A large number for people: 14.5 k, 1.2 M."""
+    if value is None:
+        return "–"
+    for unit in ("", " k", " M", " G"):
+        if value < 1000:
+            return f"{value:.3g}{unit}"
+        value /= 1000
+    return f"{value:.3g} T"

@@ -1,0 +1,166 @@
+"""What a run found, in words: the student's gain, which teacher helped most and least, and whether that was borne out.
+
+Pure: plain figures in, sentences out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from orchestrator.paired import BEYOND_CHANCE, Paired
+from orchestrator.recorded import RecordedRun, Values
+from orchestrator.removal import Removal, mean_over_seeds, removal_command
+
+ONE_SEED = "Standard errors count the test samples alone: one run says nothing of other seeds."
+
+
+def percent(share: float) -> str:
+    return f"{share:.2%}".replace("%", " %")
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def gain_over_alone(run: RecordedRun) -> Paired | None:
+    """The student against the same student alone; None where there is none."""
+    counted = run.result["against_alone"]
+    return Paired(counted["gained"], counted["lost"], run.result["test_samples"]) if counted else None
+
+
+def gain_sentences(run: RecordedRun) -> list[str]:
+    """How good the student is, alone and against the ensemble."""
+    student, alone, ensemble = run.student, run.model("alone"), run.model("ensemble")
+    paired = gain_over_alone(run)
+    if alone is None or paired is None:
+        said = [f"The student has {percent(student['accuracy'])}; there is no student alone to compare it with."]
+    else:
+        said = [
+            f"The student has {percent(student['accuracy'])}, the same student alone {percent(alone['accuracy'])}: "
+            f"{paired}. {_judged(paired)}",
+            f"It has {paired.gained:,} test samples right that the student alone has wrong, and "
+            f"{paired.lost:,} wrong that the student alone has right.",
+        ]
+    return [*said, *_against_ensemble(student, ensemble), ONE_SEED]
+
+
+def ranked(contributions: Sequence[Values]) -> list[list[Values]]:
+    """Teachers by what the ensemble becomes without each, the most helpful first; those that tie stand together."""
+    ordered = sorted(contributions, key=_worth, reverse=True)
+    return [list(tied) for _, tied in groupby(ordered, key=_worth)]
+
+
+def helped_most(contributions: Sequence[Values]) -> list[str]:
+    ranks = ranked(contributions)
+    return [one["teacher"] for one in ranks[0]] if len(ranks) > 1 else []
+
+
+def helped_least(contributions: Sequence[Values]) -> list[str]:
+    ranks = ranked(contributions)
+    return [one["teacher"] for one in ranks[-1]] if len(ranks) > 1 else []
+
+
+def teacher_sentences(run: RecordedRun) -> list[str]:
+    """Which teacher helped most and which least, and the figures behind it."""
+    contributions, ensemble = run.result["contributions"], run.model("ensemble")
+    if len(contributions) < 2 or ensemble is None:
+        return ["The student listens to fewer than two teachers: there is none to rank."]
+    ranks = ranked(contributions)
+    if len(ranks) == 1:
+        names = listed([one["teacher"] for one in contributions])
+        return [f"{names} helped alike: the ensemble is the same whichever is left out."]
+    said = [_headline(ranks[0], "most"), *(_figures(run, one, ensemble) for one in ranks[0])]
+    return [*said, _headline(ranks[-1], "least"), *(_figures(run, one, ensemble) for one in ranks[-1])]
+
+
+def removal_sentences(checks: Sequence[Removal]) -> list[str]:
+    """What runs without one of the teachers say of the ranking."""
+    said = [check_sentence(one) for one in checks]
+    for teacher, same in groupby(checks, key=lambda one: one.teacher):
+        several = list(same)
+        if len({one.whole.result["seed"] for one in several}) > 1:
+            mean, error, count = mean_over_seeds(several)
+            said.append(f"Without {teacher}, over {count} seeds: {mean:+.2f} points, standard error {error:.2f}.")
+    return said
+
+
+def unchecked(run: RecordedRun, checks: Sequence[Removal]) -> str | None:
+    """The teacher whose removal is still to be tried: the least helpful one."""
+    least = helped_least(run.result["contributions"])
+    tried = {one.teacher for one in checks if one.whole is run}
+    return next(iter(least), None) if not tried & {*least} else None
+
+
+def commands(run: RecordedRun, teacher: str) -> tuple[str, str]:
+    """What to type to try it without a teacher, and to see the outcome."""
+    return removal_command(run, teacher), f"collegium report {run.folder}"
+
+
+def check_sentence(check: Removal) -> str:
+    """One removal: both students, and whether the ranking is borne out."""
+    less, whole = (percent(run.student["accuracy"]) for run in (check.less, check.whole))
+    seed = check.whole.result["seed"]
+    return (
+        f"Checked: without {check.teacher} the student has {less} (with it {whole}; seed {seed}), {check.paired}: "
+        f"{_outcome(check)}."
+    )
+
+
+def _outcome(check: Removal) -> str:
+    if not check.paired.is_beyond_chance:
+        return "too small to tell"
+    is_better = check.paired.points > 0
+    found = f"the student is {'better' if is_better else 'worse'} without it"
+    contributions = check.whole.result["contributions"]
+    if check.teacher in helped_least(contributions):
+        return "this bears it out" if is_better else f"this does not bear it out, {found}"
+    if check.teacher in helped_most(contributions):
+        return f"this does not bear it out, {found}" if is_better else "this bears it out"
+    return found
+
+
+def _judged(paired: Paired) -> str:
+    if not paired.is_beyond_chance:
+        return f"On so few differing samples that may be chance (below {BEYOND_CHANCE:g} standard errors)."
+    return "That is beyond chance on these test samples." + (" Distilling has hurt." if paired.points < 0 else "")
+
+
+def _against_ensemble(student: Values, ensemble: Values | None) -> list[str]:
+    if ensemble is None:
+        return []
+    points = 100 * (student["accuracy"] - ensemble["accuracy"])
+    share = student["parameters"] / ensemble["parameters"]
+    where = f"{abs(points):.2f} points {'below' if points < 0 else 'above'}"
+    return [f"It stands {where} the ensemble, with {100 * share:.2g} % of its parameters."]
+
+
+def _worth(one: Values) -> tuple[float, float]:
+    """The more, the worse the ensemble is without this teacher."""
+    return one["cross_entropy_without"], -one["accuracy_without"]
+
+
+def _headline(tied: Sequence[Values], rank: str) -> str:
+    names = [one["teacher"] for one in tied]
+    return f"{listed(names)} helped {rank}" + (", equally." if len(names) > 1 else ".")
+
+
+def _figures(run: RecordedRun, one: Values, ensemble: Values) -> str:
+    better = one["cross_entropy_without"] < ensemble["cross_entropy"]
+    return (
+        f"Without {one['teacher']} the ensemble's cross-entropy goes from {ensemble['cross_entropy']:.4f} to "
+        f"{one['cross_entropy_without']:.4f} and its accuracy from {percent(ensemble['accuracy'])} to "
+        f"{percent(one['accuracy_without'])}{': the ensemble is better without it' if better else ''}. "
+        f"Its mean weight in the student's losses was {one['weight']:.2f}.{_of_samples(run, one)}"
+    )
+
+
+def _of_samples(run: RecordedRun, one: Values) -> str:
+    counted = run.result["against_alone"]
+    if not counted:
+        return ""
+    return (
+        f" It had {one['gained_right']:,} of the {counted['gained']:,} samples right that the student gained over "
+        f"the student alone, and {one['lost_wrong']:,} of the {counted['lost']:,} wrong that it lost."
+    )
