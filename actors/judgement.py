@@ -65,8 +65,8 @@ def judge(
 def class_names(dataset: Any, num_classes: int) -> list[str]:
     """Those of the dataset, as torchvision's have them, or the numbers."""
     given = getattr(dataset, "classes", None)
-    fits = isinstance(given, Sequence) and len(given) == num_classes
-    return [str(name) for name in (given if fits else range(num_classes))]
+    names = given if isinstance(given, Sequence) and len(given) == num_classes else range(num_classes)
+    return [str(name) for name in names]
 
 
 def agreement(choices: Mapping[str, Tensor]) -> dict[str, Any]:

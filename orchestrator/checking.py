@@ -24,18 +24,21 @@ from orchestrator.config import ExperimentConfig
 from orchestrator.data_checks import Datasets, check_labels, open_data, steps_per_epoch
 from orchestrator.ladder import Rung, ladder, section_of, teachers
 from orchestrator.loss_reach import check_losses
+from orchestrator.registered import fetched, with_weights
 from orchestrator.wanted import bind_all
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What `check` found. `elsewhere`: targets whose package only the cluster may have; then nothing more is known."""
+    """What `check` found. `elsewhere`: targets whose package only the cluster may have; then nothing more is known.
+    `registered`: the version of each teacher that comes from MLflow's registry."""
 
     num_classes: int = 0
     parameters: Mapping[str, int] = field(default_factory=dict)
     steps_per_epoch: Mapping[str, int] = field(default_factory=dict)
     elsewhere: tuple[str, ...] = ()
     teachers: Mapping[str, TeacherSpec] = field(default_factory=dict)
+    registered: Mapping[str, str] = field(default_factory=dict)
 
 
 def check(config: ExperimentConfig) -> Findings:
@@ -52,9 +55,10 @@ def check(config: ExperimentConfig) -> Findings:
         built = _probe_all(config, rungs, datasets)
         num_classes = built["student"].shapes[LOGITS][-1]
         check_labels(config, datasets, num_classes)
+        brought = fetched(config)
         shaped = {
             name: _shaped(spec, built[section_of(config, name)], num_classes, section_of(config, name))
-            for name, spec in teachers(config).items()
+            for name, spec in with_weights(teachers(config), brought).items()
         }
         for rung in rungs:
             _check_recipe(rung, steps[rung.name])
@@ -67,6 +71,7 @@ def check(config: ExperimentConfig) -> Findings:
         {name: found.parameters for name, found in names.items()},
         steps,
         teachers=shaped,
+        registered={name: one.uri for name, one in brought.items()},
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator import plots
 from orchestrator.figures import Figure, Look, as_svg, canvas, numbered
 from orchestrator.paired import Paired
-from orchestrator.recorded import RecordedRun, Values
+from orchestrator.recorded import RecordedRun
 
 _ABSENT = "–"
 

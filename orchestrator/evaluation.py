@@ -28,7 +28,7 @@ def evaluate(
     predicting: Any = ray.remote(predict).options(num_gpus=gpus)
     predictions = [predicting.remote(model, num_classes, dataset, data) for model in models]
     judging: Any = ray.remote(judge)
-    found = ray.get(judging.remote(panel, num_classes, dataset, data, folder, *predictions))
+    found: Any = ray.get(judging.remote(panel, num_classes, dataset, data, folder, *predictions))
     for name, cost in _costs(models, panel, dataset, data).items():
         found["models"][name].update(cost)
     return found

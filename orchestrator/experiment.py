@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from statistics import mean
+from typing import Any, Literal, Self
 
 import ray
 
+from actors.judgement import ANSWERS_FILE, Panel
 from actors.predictions import TrainedModel
 from actors.storage import Folder
 from orchestrator.checking import Findings, check
 from orchestrator.cluster import connected
 from orchestrator.config import ExperimentConfig
-from orchestrator.evaluation import Scored, evaluate
+from orchestrator.evaluation import evaluate
+from orchestrator.journal import FAILED, FINISHED, KILLED
 from orchestrator.ladder import Role, ladder
 from orchestrator.ladder_run import CannotResume, LadderRun, Trained, shared
 from orchestrator.live import LiveView
+from orchestrator.packaging import MODEL_FOLDER, package
 from orchestrator.plan import Plan, make_plan
+from orchestrator.report import REPORT_FILE, write_report
 from orchestrator.result import RESULT_FILE, STUDENT_FILE, ExperimentResult, ModelResult, RungResult
+from orchestrator.telling import experiment_params, result_values
+from orchestrator.tracker import Tracker, tracking_uri
 
 CONFIG_FILE = "config.yaml"
 
@@ -73,52 +81,130 @@ class Experiment:
             if not folder.has(CONFIG_FILE):
                 folder.write(CONFIG_FILE, self.config.to_yaml().encode())
             view.say(f"run {folder}")
-            try:
-                return self._run_on_cluster(folder, view, started)
-            except CannotResume:
-                raise
-            except BaseException:
-                view.say(f"ended early; go on with: collegium run --resume {folder}")
-                raise
+            with self._tracker(folder, view) as tracker:
+                return self._tracked(folder, view, tracker, started)
 
-    def _run_on_cluster(self, folder: Folder, view: LiveView, started: float) -> ExperimentResult:
+    def _tracked(self, folder: Folder, view: LiveView, tracker: Tracker, started: float) -> ExperimentResult:
+        tracker.start(None, experiment_params(self.config), self._tags())
+        try:
+            result = self._run_on_cluster(folder, view, tracker, started)
+        except CannotResume:
+            tracker.end(None, FAILED)
+            raise
+        except BaseException as error:
+            tracker.end(None, KILLED if isinstance(error, KeyboardInterrupt) else FAILED)
+            view.say(f"ended early; go on with: collegium run --resume {folder}")
+            raise
+        tracker.end(None, FINISHED)
+        return result
+
+    @contextmanager
+    def _tracker(self, folder: Folder, view: LiveView) -> Iterator[Tracker]:
+        config = self.config
+        uri = tracking_uri(config.tracking.uri, config.storage)
+        tracker = Tracker.open(
+            folder, experiment=config.name, uri=uri, storage=config.storage, send=config.tracking.send
+        )
+        try:
+            yield tracker
+        finally:
+            if unsent := tracker.close():
+                view.say(unsent)
+
+    def _tags(self) -> dict[str, str]:
+        given = {f"teachers.{name}.registered": uri for name, uri in self.findings.registered.items()}
+        return {"collegium.name": self.config.name, "collegium.seed": str(self.config.seed), **given}
+
+    def _run_on_cluster(self, folder: Folder, view: LiveView, tracker: Tracker, started: float) -> ExperimentResult:
         data = self.config.data.spec()
-        run = LadderRun(self.config, self.findings, folder)
+        run = LadderRun(self.config, self.findings, folder, tracker)
         with view:
             test = ray.put(shared(data.test.build(), "data.test"))
             trained = run.train(view)
             folder.write(STUDENT_FILE, Path(trained["student"].weights).read_bytes())
-            models = [TrainedModel(s.name, s.model, s.weights, s.class_map) for s in run.teachers.values()]
-            models += [
-                TrainedModel(rung.name, rung.model, trained[rung.name].weights)
-                for rung in ladder(self.config)
-                if rung.role in ("alone", "student")
-            ]
+            models = self._trained_models(run, trained)
+            view.say("judging every model on the test set")
+            panel = self._panel(models, trained["student"].outcome["history"])
             gpus = self.config.student.resources.num_gpus
-            view.say("scoring every model on the test set")
-            scores, ensemble = evaluate(models, list(self.config.teachers), self.findings.num_classes, test, data, gpus)
-        result = ExperimentResult(
+            found = evaluate(models, panel, self.findings.num_classes, test, data, folder, gpus)
+            result = self._result(folder, found, models, trained, started)
+            result.save()
+            self._tell(result, models, test, tracker, view)
+        return result
+
+    def _trained_models(self, run: LadderRun, trained: Mapping[str, Trained]) -> list[TrainedModel]:
+        judged = [rung for rung in ladder(self.config) if rung.role != "teacher"]
+        return [
+            *(
+                TrainedModel(one.name, one.model, one.weights, one.class_map)
+                for one in run.teachers.values()
+                if one.name in self.config.teachers
+            ),
+            *(TrainedModel(rung.name, rung.model, trained[rung.name].weights) for rung in judged),
+        ]
+
+    def _panel(self, models: Sequence[TrainedModel], history: Sequence[Mapping[str, Any]]) -> Panel:
+        """The ensemble is of the teachers that anybody hears."""
+        heard = {name for rung in ladder(self.config) for name in rung.teachers}
+        return Panel(
+            models=tuple(model.name for model in models),
+            ensemble=tuple(name for name in self.config.teachers if name in heard),
+            weights=mean_weights(history),
+        )
+
+    def _result(
+        self,
+        folder: Folder,
+        found: Mapping[str, Any],
+        models: Sequence[TrainedModel],
+        trained: Mapping[str, Trained],
+        started: float,
+    ) -> ExperimentResult:
+        scores: Mapping[str, Any] = found["models"]
+        weights = {model.name: model.weights for model in models}
+        roles: dict[str, Role | Literal["ensemble"]] = dict.fromkeys(self.config.teachers, "teacher")
+        roles |= {"ensemble": "ensemble", **dict.fromkeys(self.config.assistants, "assistant")}
+        roles |= {"alone": "alone", "student": "student"}
+        return ExperimentResult(
             name=self.config.name,
             seed=self.config.seed,
             folder=folder.path,
-            models=self._models(scores, ensemble, {model.name: model.weights for model in models}),
+            models=tuple(
+                ModelResult(name, role, **scores[name], weights=weights.get(name))
+                for name, role in roles.items()
+                if name in scores
+            ),
             rungs=tuple(_rung_result(one) for one in trained.values()),
             wall_s=time.monotonic() - started,
+            **{key: value for key, value in found.items() if key != "models"},
         )
-        result.save()
-        return result
 
-    def _models(
-        self, scores: Mapping[str, Scored], ensemble: Scored, weights: Mapping[str, str]
-    ) -> tuple[ModelResult, ...]:
-        roles: dict[str, Role] = dict.fromkeys(self.config.teachers, "teacher")
-        roles |= dict.fromkeys(self.config.assistants, "assistant")
-        roles |= {"alone": "alone", "student": "student"}
-        found = [
-            ModelResult(name, roles[name], **scores[name], weights=weights[name]) for name in roles if name in scores
-        ]
-        found.insert(len(self.config.teachers), ModelResult("ensemble", "ensemble", **ensemble))
-        return tuple(found)
+    def _tell(
+        self,
+        result: ExperimentResult,
+        models: Sequence[TrainedModel],
+        test: ray.ObjectRef,
+        tracker: Tracker,
+        view: LiveView,
+    ) -> None:
+        """The report and the MLflow model; a run whose result is there does not fail by them, but says so."""
+        folder = Folder(result.folder)
+        tracker.values(None, result_values(result))
+        view.say("writing the report and the MLflow model")
+        try:
+            write_report(result.folder)
+        except Exception as error:
+            view.say(f"no report: {type(error).__name__}: {error}; try again with: collegium report {folder}")
+        for name in (CONFIG_FILE, RESULT_FILE, REPORT_FILE, STUDENT_FILE, ANSWERS_FILE):
+            if folder.has(name):
+                tracker.artifact(None, name)
+        try:
+            package(models[-1], test, self.config.data.spec(), folder)
+        except Exception as error:
+            view.say(f"no MLflow model: {error}")
+            return
+        tracking = self.config.tracking
+        tracker.model(MODEL_FOLDER, "student", tracking.registered_as, tracking.alias)
 
     def _new_folder(self) -> Folder:
         parent = Path(self.config.storage).absolute() / self.config.name
@@ -135,6 +221,16 @@ class Experiment:
                 continue
             return Folder(str(folder))
         raise ValueError(f"storage: no folder could be made in {parent}")
+
+
+def mean_weights(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Of each teacher that a rung hears: its weight, the mean over epochs and losses."""
+    said: dict[str, list[float]] = {}
+    for record in history:
+        for weights in record["weights"].values():
+            for teacher, weight in weights.items():
+                said.setdefault(teacher, []).append(weight)
+    return {teacher: mean(weights) for teacher, weights in said.items()}
 
 
 def _rung_result(trained: Trained) -> RungResult:

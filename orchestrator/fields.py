@@ -20,6 +20,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 RESERVED_NAMES = ("student", "ensemble", "alone")
+MODELS_FOLDER = "models"
+ARTIFACTS_FOLDER = "mlartifacts"
+STORAGE_FOLDERS = {MODELS_FOLDER: "trained teachers", ARTIFACTS_FOLDER: "MLflow's files"}
 REGISTERED = re.compile(r"models:/[^/@]+(@[^/@]+|/\d+)")
 """A registered model in MLflow, by alias or version."""
 LARGEST_SEED = 2**63 - 1
@@ -56,9 +59,9 @@ def _unreserved(name: str) -> str:
     return name
 
 
-def _not_the_models(name: str) -> str:
-    if name == "models":
-        raise ValueError("the name 'models' is taken: trained teachers are kept there; choose another")
+def _no_folder_of_ours(name: str) -> str:
+    if name in STORAGE_FOLDERS:
+        raise ValueError(f"the name {name!r} is taken: {STORAGE_FOLDERS[name]} are kept there; choose another")
     return name
 
 
@@ -115,7 +118,7 @@ ExperimentName = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*$"),
     expects("a name of letters, digits, '.', '_' and '-'"),
-    AfterValidator(_not_the_models),
+    AfterValidator(_no_folder_of_ours),
 ]
 TeacherName = Annotated[_Name, AfterValidator(_unreserved)]
 Key = Annotated[str, Field(pattern=r"^[^.\s]+$"), expects("a name without dots and spaces")]

@@ -20,6 +20,9 @@ JOURNAL_FILE = "journal.jsonl"
 RECORD_FILE = "run.json"
 SENT_FILE = "sent"
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+FINISHED: Status = "FINISHED"
+FAILED: Status = "FAILED"
+KILLED: Status = "KILLED"
 
 
 def now_ms() -> int:

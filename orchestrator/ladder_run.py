@@ -22,10 +22,14 @@ from actors.training import OUTCOME_FILE, WEIGHTS_FILE, TrainJob
 from actors.views import MapDataset
 from orchestrator.checking import Findings
 from orchestrator.config import ExperimentConfig
-from orchestrator.identity import rung_key
+from orchestrator.fields import MODELS_FOLDER
+from orchestrator.identity import file_hash, rung_key
+from orchestrator.journal import FAILED, FINISHED, KILLED, Status
 from orchestrator.ladder import Rung, ladder
 from orchestrator.launch import train_rung
 from orchestrator.live import LiveView
+from orchestrator.telling import epoch_values, rung_params, rung_values
+from orchestrator.tracker import Tracker
 
 POLL_S = 0.25
 KEY_FILE = "key"
@@ -52,15 +56,16 @@ class Trained:
 class LadderRun:
     """The rungs of one experiment under way, those that do not need each other side by side."""
 
-    def __init__(self, config: ExperimentConfig, findings: Findings, folder: Folder) -> None:
+    def __init__(self, config: ExperimentConfig, findings: Findings, folder: Folder, tracker: Tracker) -> None:
         self.teachers: dict[str, TeacherSpec] = dict(findings.teachers)
         self._config = config
         self._num_classes = findings.num_classes
         self._folder = folder
-        self._models = Folder(str(Path(config.storage).absolute())) / "models"
+        self._tracker = tracker
+        self._models = Folder(str(Path(config.storage).absolute())) / MODELS_FOLDER
         self._data = config.data.spec()
         self._dataset = self._data.train.build()
-        self._fingerprint = dataset_fingerprint(self._dataset, self._data)
+        self.fingerprint = dataset_fingerprint(self._dataset, self._data)
         self._shared = ray.put(shared(self._dataset, "data.train"))
         self._board: Any = ray.remote(ProgressBoard).options(num_cpus=0).remote()
         self._done: dict[str, Future[Trained]] = {}
@@ -75,6 +80,9 @@ class LadderRun:
             threading.Thread(target=self._settle, args=(rung, view), name=rung.name, daemon=True).start()
         try:
             return self._wait(view)
+        except BaseException as error:
+            self._tell_end(KILLED if isinstance(error, KeyboardInterrupt) else FAILED)
+            raise
         finally:
             self._ended = True
             for pool in self._pools:
@@ -86,15 +94,31 @@ class LadderRun:
             finished, unfinished = wait(self._done.values(), timeout=POLL_S, return_when=FIRST_EXCEPTION)
             for progress in ray.get(self._board.take.remote()):
                 view.update(progress)
+                if progress.record is not None:
+                    self._tracker.epoch(progress.rung, progress.epoch, epoch_values(progress.record))
             done = {name: future.result() for name, future in self._done.items() if future in finished}
             if not unfinished:
                 return done
+
+    def _tell_end(self, status: Status) -> None:
+        for name, future in self._done.items():
+            if not future.done() or future.exception() is not None:
+                self._tracker.end(name, status)
+
+    def _tell(self, trained: Trained) -> None:
+        """All that a rung has to tell, also where it was found trained, or its driver was killed in between."""
+        name = trained.rung.name
+        for record in trained.outcome["history"]:
+            self._tracker.epoch(name, record["epoch"], epoch_values(record))
+        self._tracker.values(name, rung_values(trained.outcome))
+        self._tracker.end(name, FINISHED)
 
     def _settle(self, rung: Rung, view: LiveView) -> None:
         try:
             for name in set(rung.teachers) & set(self._done):
                 self._done[name].result()
             trained = self._train(rung)
+            self._tell(trained)
         except BaseException as error:
             self._done[rung.name].set_exception(error)
             return
@@ -107,10 +131,14 @@ class LadderRun:
     def _train(self, rung: Rung) -> Trained:
         spec = rung.spec(self._data, self._config.data.validation, self._num_classes, self.teachers)
         folder = self._folder / "rungs" / rung.name
-        key = rung_key(spec, self._dataset, self._fingerprint)
+        key = rung_key(spec, self._dataset, self.fingerprint)
         refuse_other_rung(folder, key, rung.name)
         model = self._models / key
-        if rung.role != "student" and model.has(OUTCOME_FILE):
+        reused = rung.role != "student" and model.has(OUTCOME_FILE)
+        teachers = {f"teachers.{teacher.name}.sha256": file_hash(teacher.weights) for teacher in spec.teachers}
+        tags = {"collegium.key": key, "collegium.role": rung.role, "collegium.reused": str(reused).lower(), **teachers}
+        self._tracker.start(rung.name, rung_params(self._config, rung), {**tags, "data.sha256": self.fingerprint})
+        if reused:
             return read_trained(rung, model, reused=True)
         if not folder.has(OUTCOME_FILE):
             pool = self._pool(spec.teachers)

@@ -16,7 +16,7 @@ from orchestrator.document import dump
 from orchestrator.figures import Figure, Look, looks
 from orchestrator.live import duration
 from orchestrator.printing import bytes_text
-from orchestrator.recorded import PREDICTIONS_FILE, RecordedRun, Values, finished_beside, read_run
+from orchestrator.recorded import RecordedRun, finished_beside, read_run
 from orchestrator.removal import removals
 
 REPORT_FILE = "report.html"

@@ -14,6 +14,7 @@ from typing import Self
 
 from actors.storage import Folder
 from orchestrator.delivery import Delivery, reason, without_password
+from orchestrator.fields import ARTIFACTS_FOLDER
 from orchestrator.journal import (
     RECORD_FILE,
     TRACKING_FOLDER,
@@ -30,7 +31,6 @@ from orchestrator.journal import (
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 SQLITE = "sqlite:///"
-ARTIFACTS_FOLDER = "mlartifacts"
 QUICK_RETRY_S = 1.0
 PAUSE_S = 30.0
 PATIENCE_S = 30.0
@@ -48,7 +48,7 @@ def tracking_uri(configured: str | None, storage: str) -> str:
 class Sender:
     """One daemon thread that sends a journal whenever it is woken; after two failures it rests for a while."""
 
-    def __init__(self, journal: Journal, uri: str) -> None:
+    def __init__(self, journal: Journal, uri: str, send: bool) -> None:
         self.failure = ""
         self.refused: list[str] = []
         self._journal = journal
@@ -58,13 +58,16 @@ class Sender:
         self._closing = threading.Event()
         self._rest_until = 0.0
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
-        self._thread.start()
+        if send:
+            self._thread.start()
 
     def wake(self) -> None:
         self._news.set()
 
     def close(self) -> int:
-        """Waits while anything is acknowledged, then says how many events are left."""
+        """Waits while anything is acknowledged, then says how many events are left that were to be sent."""
+        if self._thread.ident is None:
+            return 0
         self._closing.set()
         self._news.set()
         left = self._delivery.left + 1
@@ -109,16 +112,16 @@ class Sender:
 class Tracker:
     """What one run tells. Each call writes a line beside the run and returns; `close` gives what the user must know."""
 
-    def __init__(self, journal: Journal, uri: str) -> None:
+    def __init__(self, journal: Journal, uri: str, send: bool = True) -> None:
         self._journal = journal
         self._uri = uri
-        self._sender = Sender(journal, uri)
+        self._sender = Sender(journal, uri, send)
 
     @classmethod
-    def open(cls, run_folder: Folder, *, experiment: str, uri: str, storage: str) -> Self:
-        """Goes on with the run's journal where there is one: the same run in MLflow."""
+    def open(cls, run_folder: Folder, *, experiment: str, uri: str, storage: str, send: bool = True) -> Self:
+        """Goes on with the run's journal where there is one: the same run in MLflow. `send` False: only writes it."""
         artifacts = Path(storage).absolute() / ARTIFACTS_FOLDER / experiment
-        return cls(Journal(run_folder).begin(experiment, without_password(uri), str(artifacts)), uri)
+        return cls(Journal(run_folder).begin(experiment, without_password(uri), str(artifacts)), uri, send)
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,36 @@
+"""The student as an MLflow model, made in a Ray task: the driver holds no tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import RayTaskError
+
+from actors.data import SharedDataset, evaluation_rows
+from actors.inputs import prepare
+from actors.predictions import TrainedModel
+from actors.specs import DataSpec
+from actors.storage import Folder
+
+MODEL_FOLDER = "mlflow-model"
+EXAMPLE_ROWS = 2
+
+
+def package(student: TrainedModel, dataset: ray.ObjectRef, data: DataSpec, folder: Folder) -> None:
+    """Writes the model into the run's folder. Raises ValueError where it cannot be traced."""
+    packaging: Any = ray.remote(_package)
+    try:
+        ray.get(packaging.remote(student, dataset, data, folder))
+    except RayTaskError as error:
+        raise error.cause from error
+
+
+def _package(student: TrainedModel, dataset: SharedDataset, data: DataSpec, folder: Folder) -> None:
+    from orchestrator.tracking.models import save_mlflow_model
+
+    rows = evaluation_rows(dataset.open(), data)
+    inputs, _ = rows.build(np.arange(EXAMPLE_ROWS), np.zeros(EXAMPLE_ROWS, dtype=np.int32))
+    example = prepare(inputs, student.model.input, student.name)
+    save_mlflow_model(student.load(), example, student.weights, folder.file(MODEL_FOLDER))

@@ -1,0 +1,69 @@
+"""What a run tells MLflow, in names and numbers: parameters by their dotted paths, metrics of an epoch, of a rung, of
+the whole. Pure; no MLflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.config import ExperimentConfig
+from orchestrator.journal import dotted
+from orchestrator.ladder import Rung
+from orchestrator.result import ExperimentResult
+
+Values = dict[str, float]
+
+
+def experiment_params(config: ExperimentConfig) -> dict[str, str]:
+    """The whole config."""
+    return dotted(config.model_dump(exclude={"tracking"}))
+
+
+def rung_params(config: ExperimentConfig, rung: Rung) -> dict[str, str]:
+    """The part of the config that one rung is trained by."""
+    return {path: value for path, value in experiment_params(config).items() if path.startswith(_sections(rung))}
+
+
+def _sections(rung: Rung) -> tuple[str, ...]:
+    losses = [] if rung.role == "teacher" else [f"{loss.key}." for loss in rung.losses]
+    return (f"{rung.where}.", *losses, "data.", "seed")
+
+
+def epoch_values(record: Mapping[str, Any]) -> Values:
+    """Of a record of a rung's history."""
+    return {
+        **{f"loss/{name}": value for name, value in record["terms"].items()},
+        **{
+            f"teacher_weight/{loss}/{teacher}": weight
+            for loss, weights in record["weights"].items()
+            for teacher, weight in weights.items()
+        },
+        **{f"time_share/{name}": share for name, share in record["shares"].items()},
+        "validation/accuracy": record["accuracy"],
+        "validation/cross_entropy": record["cross_entropy"],
+        "images_per_s": record["images_per_s"],
+        "seconds": record["seconds"],
+    }
+
+
+def rung_values(outcome: Mapping[str, Any]) -> Values:
+    """Of a rung that is trained."""
+    return {"bytes_per_sample": outcome["bytes_per_sample"], "parameters": outcome["parameters"]}
+
+
+def result_values(result: ExperimentResult) -> Values:
+    """Of the whole run: each model on the test set."""
+    found: Values = {"wall_s": result.wall_s}
+    for model in result.models:
+        numbers = {
+            "accuracy": model.accuracy,
+            "cross_entropy": model.cross_entropy,
+            "ece": model.ece,
+            "parameters": model.parameters,
+            "bytes_on_disk": model.bytes_on_disk,
+            "flops": model.flops,
+            **{f"latency_ms_{size}": value for size, value in model.latency_ms.items()},
+        }
+        found |= {f"test/{model.name}/{name}": float(value) for name, value in numbers.items() if value is not None}
+    return found
