@@ -6,14 +6,21 @@ import hashlib
 import os
 import posixpath
 import re
+import uuid
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 T = TypeVar("T")
+SQLITE = "sqlite:///"
+OPENING_S = 120.0
 LONGEST_NAME = 250
 PARAMS_AT_ONCE = 100
 METRICS_AT_ONCE = 1000
@@ -41,6 +48,26 @@ def connect(uri: str) -> MlflowClient:
         warnings.simplefilter("ignore")
         from mlflow import MlflowClient
     return MlflowClient(uri)
+
+
+@contextmanager
+def alone(uri: str) -> Iterator[None]:
+    """With a sqlite file that is there and whole: MLflow takes seconds to make its tables, and who is killed meanwhile,
+    or opens the file meanwhile, has a broken store for ever.
+    """
+    if not uri.startswith(SQLITE):
+        yield
+        return
+    file = Path(uri.removeprefix(SQLITE))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.lock", timeout=OPENING_S):
+        if not file.exists():
+            for torn in file.parent.glob(f".{file.name}.*"):
+                torn.unlink()
+            aside = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+            connect(f"{SQLITE}{aside}").search_experiments(max_results=1)
+            aside.replace(file)
+        yield
 
 
 def allowed_name(name: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.delivery import reason, without_password
-from orchestrator.tracking.client import connect, set_defaults
+from orchestrator.tracking.client import alone, connect, set_defaults
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -126,7 +126,8 @@ def fetch_registered_weights(uri: str, tracking_uri: str, into: str, where: str 
     """
     from mlflow.exceptions import MlflowException
 
-    client = connect(tracking_uri)
+    with alone(tracking_uri):
+        client = connect(tracking_uri)
     try:
         version = _version(client, uri, where)
         source = _source(client, version)

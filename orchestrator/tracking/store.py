@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from filelock import FileLock
 
 from actors.storage import Folder
 from orchestrator.delivery import Refused, reason
 from orchestrator.journal import Ended, Event, Kept, Measured, Modelled, RunRecord, Started
-from orchestrator.tracking.client import METRICS_AT_ONCE, PARAMS_AT_ONCE, allowed_name, chunks, connect
+from orchestrator.tracking.client import METRICS_AT_ONCE, PARAMS_AT_ONCE, allowed_name, alone, chunks, connect
 from orchestrator.tracking.models import logged_model, register, upload_model
 
 if TYPE_CHECKING:
@@ -22,8 +19,6 @@ if TYPE_CHECKING:
 RUN_TAG = "collegium.run"
 RUNG_TAG = "collegium.rung"
 PARENT_TAG = "mlflow.parentRunId"
-SQLITE = "sqlite:///"
-OPENING_S = 120.0
 LONGEST_PARAM = 6000
 LONGEST_TAG = 8000
 
@@ -34,10 +29,10 @@ class Store:
     def __init__(self, record: RunRecord, uri: str, run_folder: Folder) -> None:
         self._record = record
         self._folder = run_folder
-        with _first_opening(uri):
+        with alone(uri):
             self._client = connect(uri)
             self._experiment = _experiment(self._client, record, uri)
-        self._runs = dict(_runs(self._client, self._experiment, record.id))
+        self._runs = _runs(self._client, self._experiment, record.id)
 
     def send(self, group: Sequence[Event], *, compare: bool) -> None:
         """Raises Refused for what can never be sent, anything else where the server is not there.
@@ -126,18 +121,6 @@ class Store:
                 raise Refused(f"{event.name} as {event.register!r}: {reason(error)}") from error
 
 
-@contextmanager
-def _first_opening(uri: str) -> Iterator[None]:
-    """Processes that create the tables of one sqlite file together all fail."""
-    if not uri.startswith(SQLITE):
-        yield
-        return
-    file = Path(uri.removeprefix(SQLITE))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{file}.lock", timeout=OPENING_S):
-        yield
-
-
 def _experiment(client: MlflowClient, record: RunRecord, uri: str) -> str:
     """Its id. Where no server keeps files they lie beside the store, not in the working folder."""
     from mlflow.exceptions import MlflowException
@@ -156,8 +139,11 @@ def _experiment(client: MlflowClient, record: RunRecord, uri: str) -> str:
     return found.experiment_id
 
 
-def _runs(client: MlflowClient, experiment: str, run: str) -> Iterator[tuple[str | None, str]]:
-    """By rung. A server that hung may have made one twice: the one with the most in it comes last, and counts."""
+def _runs(client: MlflowClient, experiment: str, run: str) -> dict[str | None, str]:
+    """By rung. A server that hung may have made one twice, the second time for nothing."""
     found = client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{run}'", max_results=1000)
-    for one in sorted(found, key=lambda one: (len(one.data.params) + len(one.data.metrics), one.info.run_id)):
-        yield one.data.tags.get(RUNG_TAG), one.info.run_id
+    runs: dict[str | None, str] = {}
+    for one in sorted(found, key=lambda one: (-len(one.data.params) - len(one.data.metrics), one.info.run_id)):
+        if runs.setdefault(one.data.tags.get(RUNG_TAG), one.info.run_id) != one.info.run_id:
+            client.delete_run(one.info.run_id)
+    return runs
