@@ -1,5 +1,5 @@
 """From the journal to a tracking server: `Delivery` sends what the server has not acknowledged, each thing once.
-No MLflow is loaded with it: `orchestrator.tracking.store` is imported where something is sent.
+Loads no MLflow: `orchestrator.tracking.store` is imported where something is sent.
 """
 
 from __future__ import annotations

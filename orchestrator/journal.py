@@ -1,5 +1,5 @@
 """What a run has to tell a tracking server, kept beside the run: events, the `Journal` of them, and how far a server
-has acknowledged it. No MLflow here.
+has acknowledged it. Imports no MLflow.
 """
 
 from __future__ import annotations
@@ -91,12 +91,12 @@ class RunRecord:
 
 
 class Journal:
-    """The events of one run, in a file that only grows; several threads may add. A torn last line counts as absent."""
+    """The events of one run, in a file that only grows; several threads may add. A torn line counts as absent."""
 
     def __init__(self, run_folder: Folder) -> None:
         self.run_folder = run_folder
         self.folder = run_folder / TRACKING_FOLDER
-        self.events, self._size = read_events(self.folder)
+        self.events = read_events(self.folder)
         self._known = {point for event in self.events for point in points(event)}
         self._lock = threading.Lock()
 
@@ -133,12 +133,10 @@ class Journal:
         return replace(event, values=new)
 
     def _append(self, event: Event) -> None:
-        line = json.dumps({"kind": type(event).__name__.lower(), **asdict(event)}).encode() + b"\n"
+        line = json.dumps({"kind": type(event).__name__.lower(), **asdict(event)})
         Path(self.folder.path).mkdir(parents=True, exist_ok=True)
-        with Path(self.folder.file(JOURNAL_FILE)).open("ab") as stream:
-            stream.truncate(self._size)
-            stream.write(line)
-        self._size += len(line)
+        with Path(self.folder.file(JOURNAL_FILE)).open("ab", buffering=0) as stream:
+            stream.write(f"\n{line}\n".encode())  # the first newline ends what a killed driver left torn
 
     def sent(self, uri: str) -> int:
         """How many events the server at `uri` has; 0 where that is not known."""
@@ -151,20 +149,18 @@ class Journal:
         self.folder.write(SENT_FILE, json.dumps({"uri": uri, "events": events}).encode())
 
 
-def read_events(folder: Folder) -> tuple[list[Event], int]:
-    """All whole lines, and how many bytes they take."""
-    events: list[Event] = []
-    size = 0
-    for line in folder.read(JOURNAL_FILE).splitlines(keepends=True) if folder.has(JOURNAL_FILE) else []:
-        if not line.endswith(b"\n"):
-            break
-        try:
-            entries = json.loads(line)
-            events.append(KINDS[entries.pop("kind")](**entries))
-        except (ValueError, KeyError, TypeError):
-            break
-        size += len(line)
-    return events, size
+def read_events(folder: Folder) -> list[Event]:
+    """All that is whole."""
+    lines = folder.read(JOURNAL_FILE).splitlines() if folder.has(JOURNAL_FILE) else []
+    return [event for line in lines if line for event in _read_line(line)]
+
+
+def _read_line(line: bytes) -> list[Event]:
+    try:
+        entries = json.loads(line)
+        return [KINDS[entries.pop("kind")](**entries)]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def points(event: Event) -> set[tuple[str | None, str, int]]:

@@ -1,5 +1,5 @@
 """What a driver tells MLflow: `Tracker` writes it down beside the run and sends it in a thread of its own; `sync` sends
-what was left. No MLflow is loaded here, and nothing that MLflow does can stop or slow a run.
+what was left. Loads no MLflow, and nothing that MLflow does can stop or slow a run.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from actors.storage import Folder
@@ -123,14 +122,6 @@ class Tracker:
         artifacts = Path(storage).absolute() / ARTIFACTS_FOLDER / experiment
         return cls(Journal(run_folder).begin(experiment, without_password(uri), str(artifacts)), uri, send)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def start(self, rung: str | None, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         """`rung` None, here and below: the experiment itself."""
         self._add(Started(rung, dict(params), dict(tags)))
@@ -139,7 +130,7 @@ class Tracker:
         self._add(Measured(rung, step, numbers(values)))
 
     def values(self, rung: str | None, values: Mapping[str, float | None]) -> None:
-        """Final values; the first of a name stays."""
+        """Final values, under names that no epoch has; the first of a name stays."""
         self._add(Measured(rung, 0, numbers(values)))
 
     def artifact(self, rung: str | None, file: str, into: str = "") -> None:

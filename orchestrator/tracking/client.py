@@ -7,7 +7,6 @@ import os
 import posixpath
 import re
 import uuid
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,9 +43,8 @@ def set_defaults() -> None:
 
 def connect(uri: str) -> MlflowClient:
     set_defaults()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from mlflow import MlflowClient
+    from mlflow import MlflowClient
+
     return MlflowClient(uri)
 
 

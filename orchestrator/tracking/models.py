@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import re
@@ -39,27 +40,32 @@ class FetchedWeights:
 
 
 def save_mlflow_model(model: nn.Module, example: Tensor, weights_file: str, folder: str) -> None:
-    """Writes `model`, on the CPU, as an MLflow model (a graph by torch.export, no pickle) with its safetensors file.
+    """Writes `model`, for the CPU, as an MLflow model (a graph by torch.export, no pickle) with its safetensors file.
 
     `example`: two or more rows of what it takes; with one the number of rows would be fixed.
 
     Raises:
-        ValueError: torch.export cannot trace it.
+        ValueError: it does not take the example, or torch.export cannot trace it.
     """
     set_defaults()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import torch
         from mlflow import __version__ as mlflow_version
+        from mlflow.models import infer_signature
         from mlflow.pytorch import save_model
 
         aside = Path(f"{folder}.aside")
         shutil.rmtree(aside, ignore_errors=True)
         try:
+            own, rows = copy.deepcopy(model).cpu().eval(), example.detach().cpu()
+            with torch.no_grad():
+                answer = own(rows)
             save_model(
-                model.eval(),
+                own,
                 str(aside),
-                input_example=example.detach().cpu().numpy(),
+                signature=infer_signature(rows.numpy(), answer.numpy()),
+                input_example=rows.numpy(),
                 pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", f"mlflow=={mlflow_version}"],
                 serialization_format="pt2",
             )

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -182,7 +183,7 @@ def resume(run: Path, uri: str, storage: Path) -> None:
 
 def test_what_the_server_has_is_left_out_whatever_its_time(tmp_path, uri):
     run = tmp_path / "digits" / "compared"
-    with opened(run, uri, tmp_path) as tracker:
+    with closing(opened(run, uri, tmp_path)) as tracker:
         begin(tracker)
     client, student = connect(uri), runs_of(run, uri)["student"]
     client.log_metric(student.info.run_id, "loss/hard", 0.2, now_ms() - 5, step=2)
@@ -193,13 +194,13 @@ def test_what_the_server_has_is_left_out_whatever_its_time(tmp_path, uri):
 
 def test_a_resumed_run_is_the_same_run_and_runs_again(tmp_path, uri):
     run = tmp_path / "digits" / "resumed"
-    with opened(run, uri, tmp_path) as tracker:
+    with closing(opened(run, uri, tmp_path)) as tracker:
         begin(tracker)
         epochs(tracker, EPOCHS[:4])
         tracker.end("student", "KILLED")
         tracker.end(None, "KILLED")
     assert runs_of(run, uri)["resumed"].info.status == "KILLED"
-    with opened(run, uri, tmp_path) as tracker:
+    with closing(opened(run, uri, tmp_path)) as tracker:
         begin(tracker)
         all_sent(run, uri)
         assert runs_of(run, uri)["resumed"].info.status == "RUNNING"
