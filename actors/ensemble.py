@@ -38,7 +38,7 @@ RULES = (
     "label_routing",
     "learned",
 )
-NEEDS = ("logits", "labels", "classes", "dice")
+NEEDS = ("logits", "labels")
 ATTRIBUTE = "combination"
 NEVER = -1e30
 """A log-weight that is 0 in any sum, and finite: -inf would make gradients NaN."""
@@ -98,22 +98,29 @@ def rule_metadata(rule: Callable[..., Any]) -> RuleMetadata | None:
     return metadata if isinstance(metadata, RuleMetadata) else None
 
 
-@combines(paper="the plain mean of the losses", gives="weights")
+@combines(paper="common practice", gives="weights")
 def mean_losses(*, shares: Tensor) -> Tensor:
-    """The mean of the losses against each teacher: sum_k share_k loss_k."""
+    """The mean of the losses against each teacher.
+
+    sum_k share_k loss_k.
+    """
     return shares
 
 
 @combines(paper="Ba and Caruana, 2013, arXiv 1312.6184", gives="target")
 def mean_logits(targets: Sequence[Tensor], *, shares: Tensor) -> Tensor:
-    """The loss against the mean of the logits: z = sum_k share_k z_k. `targets`: (rows, classes) each."""
+    """The mean of the logits.
+
+    z = sum_k share_k z_k. `targets`: (rows, classes) each.
+    """
     return torch.einsum("k,k...->...", shares.to(targets[0].dtype), torch.stack(list(targets)))
 
 
 @combines(paper="Hinton, Vinyals and Dean, 2015, arXiv 1503.02531", gives="target")
 def mean_probabilities(targets: Sequence[Tensor], *, shares: Tensor, temperature: float = 1.0) -> Tensor:
-    """The loss against the mean of the probabilities at the loss's temperature T, as the pseudo-logits
-    z = T * logsumexp_k(log_softmax(z_k / T) + log share_k). `targets`: (rows, classes) each.
+    """The mean of the probabilities at the loss's temperature.
+
+    As the pseudo-logits z = T * logsumexp_k(log_softmax(z_k / T) + log share_k). `targets`: (rows, classes) each.
     """
     log_probabilities = torch.stack([torch.log_softmax(target / temperature, dim=1) for target in targets])
     log_shares = shares.to(log_probabilities.dtype).log().view(-1, *[1] * targets[0].ndim)
@@ -122,9 +129,9 @@ def mean_probabilities(targets: Sequence[Tensor], *, shares: Tensor, temperature
 
 @combines(paper="Zhang, Chen and Wang, 2021, arXiv 2201.00007", gives="weights", per_sample=True)
 def confidence(*, logits: Sequence[Tensor], labels: Tensor, classes: Sequence[Sequence[int]]) -> Tensor:
-    """Who is nearer to a sample's label counts more there (CA-MKD; Zhang, Chen and Wang, 2021, arXiv 2201.00007).
+    """Who is nearer to a sample's label counts more there (Zhang, Chen and Wang, 2021, arXiv 2201.00007).
 
-    w_k = (1 - softmax_k(CE_k)) / (K - 1), CE_k being the cross entropy of teacher k with the label, K the number of
+    CA-MKD: w_k = (1 - softmax_k(CE_k)) / (K - 1), CE_k being the cross entropy of teacher k with the label, K the number of
     teachers that know the label's class; who does not know it has no weight. Where no teacher knows it, or the sample
     has no label, all count the same. The published code divides by the number of teachers besides: a weight published
     for it is to be divided by that here.
@@ -138,9 +145,9 @@ def confidence(*, logits: Sequence[Tensor], labels: Tensor, classes: Sequence[Se
 
 @combines(paper="Kwon et al., 2020, Adaptive knowledge distillation based on entropy", gives="weights", per_sample=True)
 def entropy(*, logits: Sequence[Tensor]) -> Tensor:
-    """Who is surer of a sample counts more there (EBKD; Kwon et al., 2020, ICASSP).
+    """Who is surer of a sample counts more there.
 
-    w_k = (1 - H_k / sum_j H_j) / (K - 1), H_k being the entropy of teacher k's probabilities, in parts of the largest
+    EBKD (Kwon et al., 2020, ICASSP): w_k = (1 - H_k / sum_j H_j) / (K - 1), H_k being the entropy of teacher k's probabilities, in parts of the largest
     that its number of classes allows. Where all are sure, all count the same. The published code divides by the number
     of teachers besides: a weight published for it is to be divided by that here.
     """
@@ -153,7 +160,10 @@ def entropy(*, logits: Sequence[Tensor]) -> Tensor:
 
 @combines(paper="Fukuda et al., 2017, Efficient knowledge distillation from an ensemble of teachers", gives="weights")
 def random(*, shares: Tensor, dice: np.random.Generator) -> Tensor:
-    """One teacher per step, drawn by the shares; the others are not asked (Fukuda et al., 2017, Interspeech)."""
+    """One teacher per step, drawn by the shares; the others are not asked.
+
+    Fukuda et al., 2017, Interspeech.
+    """
     drawn = int(dice.choice(len(shares), p=shares.tolist()))
     return F.one_hot(torch.tensor(drawn), len(shares)).to(shares)
 
@@ -195,9 +205,9 @@ def label_routing(
 
 @combines(paper="Jacobs et al., 1991, Adaptive mixtures of local experts", gives="weights")
 class learned(nn.Module):
-    """One trained weight per teacher, softmax(a), first at the shares (after Jacobs et al., 1991).
+    """One weight per teacher, trained by the labels.
 
-    a follows the likelihood of the labels under the mixture, -log sum_k w_k p_k(y), over the samples whose class two
+    w = softmax(a), first at the shares. As the gate of a mixture of experts (Jacobs et al., 1991), a follows the likelihood of the labels under the mixture, -log sum_k w_k p_k(y), over the samples whose class two
     teachers at least know (of those who know it); the student's own loss does not move it, or it would settle on
     whom it is easiest to follow.
 

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from actors.data import SharedDataset, evaluation_rows
-from actors.predictions import Prediction, mean_prediction, score, test_labels
+from actors.predictions import Prediction, labels_of_test, mean_prediction, score
 from actors.specs import DataSpec
 from actors.storage import Folder
 
@@ -44,7 +44,7 @@ def judge(
     panel: Panel, num_classes: int, dataset: SharedDataset, data: DataSpec, folder: Folder, *predictions: Prediction
 ) -> dict[str, Any]:
     """Scores by model under `models`; the other keys are those of `orchestrator.result:ExperimentResult`."""
-    labels = test_labels(dataset, data, num_classes)
+    labels = labels_of_test(dataset, data, num_classes)
     said = dict(zip(panel.models, predictions, strict=True))
     said[ENSEMBLE] = mean_prediction([said[name] for name in panel.ensemble])
     answers = {name: torch.from_numpy(one.log_probabilities.copy()) for name, one in said.items()}

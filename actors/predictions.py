@@ -68,7 +68,7 @@ def mean_prediction(predictions: Sequence[Prediction]) -> Prediction:
     return Prediction(mean.numpy(), sum(one.num_parameters for one in predictions))
 
 
-def test_labels(dataset: SharedDataset, data: DataSpec, num_classes: int) -> Tensor:
+def labels_of_test(dataset: SharedDataset, data: DataSpec, num_classes: int) -> Tensor:
     """Raises ValueError where a label is no class of the student's."""
     test = dataset.open()
     _, labels = evaluation_rows(test, data).build(np.arange(len(test)), np.zeros(len(test), dtype=np.int32))

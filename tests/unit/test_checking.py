@@ -370,6 +370,10 @@ def test_the_weights_of_an_ensemble_are_checked():
             ["losses.soft.ensemble=mean_logits", "losses.soft.on={student: late, teacher: late}"],
             "actors.ensemble:mean_logits needs `on: logits`, got taps; use mean_losses",
         ),
+        (
+            ["losses.soft.kwargs.standardize=true"],
+            "actors.ensemble:mean_probabilities takes the mean at the loss's temperature, which `standardize` changes",
+        ),
         (["losses.soft.ensemble=label_routing"], "routes: all teachers know the same classes; say who teaches which"),
         (
             ["losses.soft.ensemble={target: label_routing, kwargs: {routes: {wide: [0], depp: [1]}}}"],

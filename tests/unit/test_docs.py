@@ -85,7 +85,7 @@ def test_methods_lists_every_loss_and_rule():
     named = {name for name in losses.__all__ if name.endswith("_loss")}
     assert set(listed) == named | set(ensemble.RULES)
     assert listed["dkd_loss"].needs == ("logits", "labels")
-    assert listed["dkd_loss"].arguments == ("alpha=1.0", "beta=8.0", "temperature=4.0")
+    assert listed["dkd_loss"].arguments == ("alpha=1.0", "beta=8.0", "temperature=4.0", "standardize=False")
     assert listed["hint_loss"].needs == ("a tap",) and listed["hint_loss"].arguments == ()
     assert listed["cross_entropy_loss"].needs == ("labels, no teacher",)
     assert not listed["dist_loss"].per_sample and listed["kd_loss"].per_sample
@@ -155,8 +155,15 @@ def test_what_the_page_brings_is_accepted(title, my_folder):
 
 
 def test_every_part_that_can_be_brought_has_a_section():
-    assert set(WITH_A_CONFIG) == {"A teacher", "A student", "A dataset", "A view", "A loss", "A connector"}
-    assert "An ensemble rule" in SECTIONS
+    assert set(WITH_A_CONFIG) == {
+        "A teacher",
+        "A student",
+        "A dataset",
+        "A view",
+        "A loss",
+        "An ensemble rule",
+        "A connector",
+    }
 
 
 def test_what_the_page_brings_does_what_it_says(my_folder):

@@ -40,7 +40,7 @@ def test_every_rule_says_what_it_is_and_asks_for_known_things_alone():
         assert metadata is not None and metadata.paper
         assert set(metadata.arguments) <= {*RULE_ARGUMENTS, "routes"}
     assert rule_metadata(len) is None
-    assert rule_metadata(confidence).needs == ("logits", "labels", "classes") and rule_metadata(confidence).per_sample
+    assert rule_metadata(confidence).needs == ("logits", "labels") and rule_metadata(confidence).per_sample
 
 
 @pytest.mark.parametrize("rule", [mean_logits, mean_probabilities])

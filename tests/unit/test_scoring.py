@@ -9,7 +9,7 @@ import torch
 
 from actors.data import SharedDataset, evaluation_rows
 from actors.datasets import Digits
-from actors.predictions import Prediction, TrainedModel, mean_prediction, predict, score
+from actors.predictions import Prediction, TrainedModel, labels_of_test, mean_prediction, predict, score
 from actors.scoring import Scores, score_rows
 from actors.specs import DataSpec, ImportSpec, InputSpec
 from tests.unit.digits_setup import DATA, digits, model, save_teacher
@@ -29,6 +29,7 @@ class FourRows:
 
 ROWS = SharedDataset.of(FourRows())
 DATA_OF_ROWS = DataSpec(ImportSpec("a:b"), ImportSpec("a:b"), {})
+LABELS = torch.tensor([0, 1, 2, 1])
 
 
 def logs(*rows) -> Prediction:
@@ -65,39 +66,57 @@ def test_many_rows_are_scored_in_pieces():
 
 
 def test_one_model_by_hand():
-    [found] = score(ROWS, DATA_OF_ROWS, [[0]], logs([0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [0.2, 0.7, 0.1]))
+    answers = logs([0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [0.2, 0.7, 0.1])
+    found = score(answers, labels_of_test(ROWS, DATA_OF_ROWS, 3))
     by_hand = -sum(math.log(p) for p in (0.5, 0.3, 0.8, 0.7)) / 4
     assert found["accuracy"] == 0.75 and found["cross_entropy"] == pytest.approx(by_hand, rel=1e-5)
     assert (found["samples"], found["parameters"]) == (4, 10)
+    # Half right at 0.5 (in the bin above 7/15), right at 0.8 and at 0.7.
+    assert found["ece"] == pytest.approx(0.2 / 4 + 0.3 / 4, abs=1e-6)
+    assert found["per_class"] == [1, 0.5, 1]
+    bins = [(one["confidence"], one["accuracy"], one["count"]) for one in found["reliability"]]
+    assert bins == [
+        (pytest.approx(0.5), 0.5, 2),
+        (pytest.approx(0.7), 1, 1),
+        (pytest.approx(0.8), 1, 1),
+    ]
+
+
+def test_the_calibration_error_is_that_of_the_bins_that_are_shown():
+    generator = torch.Generator().manual_seed(0)
+    answers = Prediction(torch.randn(500, 7, generator=generator).mul(2).log_softmax(dim=1).numpy(), 0)
+    found = score(answers, torch.randint(0, 7, (500,), generator=generator))
+    gaps = [one["count"] / 500 * abs(one["confidence"] - one["accuracy"]) for one in found["reliability"]]
+    assert found["ece"] == pytest.approx(sum(gaps), abs=1e-6) and len(gaps) > 8
 
 
 def test_the_mean_of_probabilities_not_of_logits():
     first, second = [0.9, 0.1, 0.0], [0.2, 0.2, 0.6]
-    combined = mean_prediction([torch.from_numpy(logs(first).log_probabilities), torch.tensor(np.log([second]))])
+    combined = mean_prediction([logs(first), logs(second)])
     # Class 2 has probability 0 for the first model: it does not know it, and is no voter on it.
     shares = np.array([(0.9 + 0.2) / 2, (0.1 + 0.2) / 2, 0.6])
-    assert combined.exp()[0].tolist() == pytest.approx((shares / shares.sum()).tolist())
+    assert np.exp(combined.log_probabilities[0]).tolist() == pytest.approx((shares / shares.sum()).tolist())
 
 
 def test_rows_of_classes_that_no_model_knows_are_left_out_and_counted():
     only_two = logs(*[[0.75, 0.25, 0.0]] * 4)
-    found, both = score(ROWS, DATA_OF_ROWS, [[0], [0, 1]], only_two, logs(*[[0.0, 0.0, 1.0]] * 4))
+    found, both = (score(one, LABELS) for one in (only_two, mean_prediction([only_two, logs(*[[0.0, 0.0, 1.0]] * 4)])))
     assert found["samples"] == 3 and found["accuracy"] == pytest.approx(1 / 3)
     assert found["cross_entropy"] == pytest.approx(-(math.log(0.75) + 2 * math.log(0.25)) / 3, rel=1e-5)
     assert both["samples"] == 4 and both["parameters"] == 20
+    assert found["per_class"] == [1, 0, None]
 
 
 def test_a_model_that_answers_nan_is_not_scored_on_the_rest_alone():
     broken = logs(*[[0.8, 0.1, 0.1]] * 4)
     broken.log_probabilities[1:] = math.nan
-    [found] = score(ROWS, DATA_OF_ROWS, [[0]], broken)
+    found = score(broken, LABELS)
     assert found["samples"] == 4 and math.isnan(found["cross_entropy"])
 
 
-def test_labels_that_are_no_classes_name_their_row():
-    sure = logs(*[[1.0, 0.0]] * 4)
+def labels_of_test_that_are_no_classes_name_their_row():
     with pytest.raises(ValueError, match=r"^data\.test: sample 2 has label 2, the student knows 2 classes"):
-        score(ROWS, DATA_OF_ROWS, [[0]], sure)
+        labels_of_test(ROWS, DATA_OF_ROWS, 2)
     with pytest.raises(ValueError, match=r"^data\.train: sample \d+ has label 9, the student knows 9 classes"):
         built = model(num_classes=9).model.build()
         score_rows(built, InputSpec(), evaluation_rows(digits(), DATA), np.arange(99), 9, torch.device("cpu"))
