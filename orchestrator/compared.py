@@ -12,7 +12,7 @@ from orchestrator.figures import Figure, Look, as_svg, canvas, numbered
 from orchestrator.paired import Paired
 from orchestrator.recorded import RecordedRun
 
-_ABSENT = "–"
+_ABSENT = "\N{EN DASH}"
 
 
 def labels(runs: Sequence[RecordedRun]) -> list[str]:

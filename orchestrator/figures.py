@@ -33,7 +33,7 @@ MARKERS = "sD^vp>"
 # The same shapes for legends, in a box of 22 x 12.
 _OUTLINES = {
     "o": "M11 1.5a4.5 4.5 0 1 0 .01 0z",
-    "X": "M6.5 1.5l9 9m0-9l-9 9",
+    "x": "M6.5 1.5l9 9m0-9l-9 9",
     "h": "M11 1l4.3 2.5v5L11 11 6.7 8.5v-5z",
     "s": "M7 2h8v8H7z",
     "D": "M11 .8L16.2 6 11 11.2 5.8 6z",
@@ -43,7 +43,7 @@ _OUTLINES = {
     ">": "M16 6L6.5 1v10z",
 }
 DASHES = {"": "solid", "5 3": (0, (5, 3)), "2 2": (0, (2, 2))}
-_RC = {
+_RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "collegium",
     "text.parse_math": False,
@@ -104,7 +104,7 @@ def looks(models: Sequence[Values]) -> dict[str, Look]:
     """How each model is drawn, the same in every figure; the student alone has the accent colour."""
     fixed = {
         "student": Look("student"),
-        "alone": Look("alone", marker="X"),
+        "alone": Look("alone", marker="x"),
         "ensemble": Look("ink", dash="5 3", marker="h"),
     }
     found, others = {}, 0

@@ -16,6 +16,7 @@ PANEL_IN, EDGE_IN = 1.55, 0.45
 LOG_FROM = 30
 MOST_CLASSES = 24
 MOST_NAMES = 8
+FEWEST = 10
 Looks = Mapping[str, Look]
 
 
@@ -72,7 +73,7 @@ def reliability(models: Sequence[Values], look: Looks) -> Figure:
     with canvas(3.5) as (drawing, [panel]):
         panel.plot([0, 100], [0, 100], color=PAINT["faint"], linewidth=1.4)
         for model in models:
-            bins, one = model["reliability"], look[model["name"]]
+            bins, one = _filled(model["reliability"]), look[model["name"]]
             total = max(sum(each["count"] for each in bins), 1)
             x, y = ([100 * each[key] for each in bins] for key in ("confidence", "accuracy"))
             panel.plot(x, y, **one.line, linewidth=1.9 if model["role"] == "student" else 1.3)
@@ -193,9 +194,10 @@ def teacher_weights(history: Sequence[Values], look: Looks) -> Figure | None:
 def dot(panel: Axes, x: float, y: float, look: Look, role: str) -> None:
     """One model: the student is large and filled, the student alone a cross, others hollow."""
     size, marker = (95, "o") if role == "student" else (55, look.marker)
-    marker = "X" if role == "alone" else marker
-    face = look.paint if role in ("student", "alone") else "none"
-    panel.scatter(x, y, s=size, facecolor=face, edgecolor=look.paint, marker=marker, linewidths=1.6, zorder=3)
+    marker = "x" if role == "alone" else marker
+    colors = {"color": look.paint} if role == "alone" else {"edgecolor": look.paint}
+    face = {} if role == "alone" else {"facecolor": look.paint if role == "student" else "none"}
+    panel.scatter(x, y, s=size, **colors, **face, marker=marker, linewidths=1.8, zorder=3)
 
 
 def label_log(panel: Axes, text: Callable[[float], str]) -> None:
@@ -242,6 +244,10 @@ def _bare(panel: Axes) -> None:
     panel.tick_params(length=0)
     for spine in panel.spines.values():
         spine.set_visible(False)
+
+
+def _filled(bins: Sequence[Values]) -> list[Values]:
+    return [each for each in bins if each["count"] >= FEWEST]
 
 
 def _size(model: Values) -> float:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from orchestrator.plan import Plan, PlannedRung
 from orchestrator.result import ExperimentResult
 from orchestrator.targets import not_here
+
+if TYPE_CHECKING:
+    from orchestrator.plan import Plan, PlannedRung
 
 NUMBERS = ("parameters", "each step", "accuracy", "cross-entropy")
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from actors.storage import Folder
 from orchestrator import document
 from orchestrator.config import ExperimentConfig
+from orchestrator.result import RESULT_FILE
 
 if TYPE_CHECKING:
     import numpy as np
 
-RESULT_FILE = "result.json"
 CONFIG_FILE = "config.yaml"
 PREDICTIONS_FILE = "predictions.parquet"
 Values = Mapping[str, Any]

@@ -81,13 +81,13 @@ def _without(name: str, loss: LossConfig, listeners: Sequence[str], teacher: str
 
 def _removal(whole: RecordedRun, less: RecordedRun) -> Removal | None:
     try:
-        missing = set(heard(whole.config)) - set(heard(less.config))
-        fair = len(missing) == 1 and _recipe(whole.config, *missing) == _recipe(less.config, None)
+        missing = [name for name in heard(whole.config) if name not in heard(less.config)]
+        fair = len(missing) == 1 and _recipe(whole.config, missing[0]) == _recipe(less.config, None)
     except ConfigError:
         return None
     if not fair or not _same_teachers(whole, less) or not _same_samples(whole, less):
         return None
-    return Removal(*missing, whole, less, Paired.of(whole.right("student"), less.right("student")))
+    return Removal(missing[0], whole, less, Paired.of(whole.right("student"), less.right("student")))
 
 
 def _same_teachers(whole: RecordedRun, less: RecordedRun) -> bool:

@@ -1,6 +1,7 @@
 """The report of one run, or the comparison of several: HTML pages that need nothing but themselves.
 
-Made from the runs' folders alone. Words are in `verdict`, drawings in `plots` and `compared`, the pages in `pages/`.
+Made from the runs' folders alone: imports no torch and no Ray. Words are in `verdict`, drawings in `plots` and
+`compared`, the pages in `pages/`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from orchestrator.live import duration
 from orchestrator.printing import bytes_text
 from orchestrator.recorded import RecordedRun, finished_beside, read_run
 from orchestrator.removal import removals
+from orchestrator.result import STUDENT_FILE
 
 REPORT_FILE = "report.html"
 PAGES = Path(__file__).parent / "pages"
@@ -130,14 +132,14 @@ def _loading(run: RecordedRun) -> str:
     return (
         f"from {module} import {first}\nfrom safetensors.torch import load_file\n\n"
         f"student = {attribute}({arguments})\n"
-        f"student.load_state_dict(load_file({run.folder.file('student.safetensors')!r}))\nstudent.eval()"
+        f"student.load_state_dict(load_file({run.folder.file(STUDENT_FILE)!r}))\nstudent.eval()"
     )
 
 
 def _count(value: float | None) -> str:
     """A large number for people: 14.5 k, 1.2 M."""
     if value is None:
-        return "–"
+        return "\N{EN DASH}"
     for unit in ("", " k", " M", " G"):
         if value < 1000:
             return f"{value:.3g}{unit}"

@@ -62,17 +62,19 @@ def helped_least(contributions: Sequence[Values]) -> list[str]:
     return [one["teacher"] for one in ranks[-1]] if len(ranks) > 1 else []
 
 
-def teacher_sentences(run: RecordedRun) -> list[str]:
-    """Which teacher helped most and which least, and the figures behind it."""
+def teacher_sentences(run: RecordedRun) -> list[tuple[str, str]]:
+    """Which teacher helped most and which least, each with the figures behind it."""
     contributions, ensemble = run.result["contributions"], run.model("ensemble")
     if len(contributions) < 2 or ensemble is None:
-        return ["The student listens to fewer than two teachers: there is none to rank."]
+        return [("The student listens to fewer than two teachers:", "there is none to rank.")]
     ranks = ranked(contributions)
     if len(ranks) == 1:
         names = listed([one["teacher"] for one in contributions])
-        return [f"{names} helped alike: the ensemble is the same whichever is left out."]
-    said = [_headline(ranks[0], "most"), *(_figures(run, one, ensemble) for one in ranks[0])]
-    return [*said, _headline(ranks[-1], "least"), *(_figures(run, one, ensemble) for one in ranks[-1])]
+        return [(f"{names} helped alike:", "the ensemble is the same whichever is left out.")]
+    return [
+        (_headline(tied, word), " ".join(_figures(run, one, ensemble) for one in tied))
+        for tied, word in ((ranks[0], "most"), (ranks[-1], "least"))
+    ]
 
 
 def removal_sentences(checks: Sequence[Removal]) -> list[str]:
