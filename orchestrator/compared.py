@@ -70,7 +70,7 @@ def _against_latency(runs: Sequence[RecordedRun], names: Sequence[str], look: Ma
         for where, (name, role) in _places(runs, names).items():
             plots.dot(panel, *where, look[name], role)
         spoken = [f"{name} {run.student['accuracy']:.1%}" for name, run in zip(names, runs, strict=True)]
-        plots.label_log(panel, plots.milliseconds)
+        plots.label_log(panel.xaxis, plots.milliseconds)
         panel.set_ylabel("test accuracy, %")
         panel.set_xlabel("latency of one image, one CPU thread")
         svg = as_svg(drawing, "all-latency", f"Test accuracy against latency; students: {', '.join(spoken)}")

@@ -156,9 +156,10 @@ def as_svg(drawing: Drawing, slug: str, label: str) -> Markup:
 
 
 def shortened(name: str, length: int = 16) -> str:
-    """A name that fits beside an axis; only what can be printed."""
+    """A name that fits beside an axis: its beginning and its end; only what can be printed."""
     clean = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
-    return clean if len(clean) <= length else f"{clean[: length - 1]}…"
+    end = length // 3
+    return clean if len(clean) <= length else f"{clean[: length - end - 1]}…{clean[-end:]}"
 
 
 def legend_of(look: Mapping[str, Look], names: Sequence[str]) -> list[tuple[str, Look]]:

@@ -11,6 +11,7 @@ from orchestrator.recorded import Values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 PANEL_IN, EDGE_IN = 1.55, 0.45
 LOG_FROM = 30
@@ -58,7 +59,7 @@ def accuracy_against(models: Sequence[Values], look: Looks, what: str) -> Figure
         for model in shown:
             dot(panel, values(model), 100 * model["accuracy"], look[model["name"]], model["role"])
         _join_alone_and_student(panel, shown, values)
-        label_log(panel, bytes_text if what == "size" else milliseconds)
+        label_log(panel.xaxis, bytes_text if what == "size" else milliseconds)
         panel.set_ylabel("test accuracy, %")
         panel.set_xlabel("size on disk" if what == "size" else "latency of one image, one CPU thread")
         spoken = [f"{model['name']} {model['accuracy']:.1%}" for model in shown]
@@ -195,19 +196,22 @@ def dot(panel: Axes, x: float, y: float, look: Look, role: str) -> None:
     """One model: the student is large and filled, the student alone a cross, others hollow."""
     size, marker = (95, "o") if role == "student" else (55, look.marker)
     marker = "x" if role == "alone" else marker
-    colors = {"color": look.paint} if role == "alone" else {"edgecolor": look.paint}
-    face = {} if role == "alone" else {"facecolor": look.paint if role == "student" else "none"}
-    panel.scatter(x, y, s=size, **colors, **face, marker=marker, linewidths=1.8, zorder=3)
+    if role == "alone":
+        panel.scatter(x, y, s=size, color=look.paint, marker=marker, linewidths=1.8, zorder=3)
+        return
+    face = look.paint if role == "student" else "none"
+    panel.scatter(x, y, s=size, facecolor=face, edgecolor=look.paint, marker=marker, linewidths=1.8, zorder=3)
 
 
-def label_log(panel: Axes, text: Callable[[float], str]) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator
+def label_log(axis: Axis, text: Callable[[float], str]) -> None:
+    """Plain numbers along a logarithmic axis, few enough to stand apart."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    low, high = panel.get_xlim()
+    low, high = axis.get_view_interval()
     subs = (1,) if high / low > 300 else (1, 3) if high / low > 20 else (1, 2, 5)
-    panel.minorticks_off()
-    panel.xaxis.set_major_locator(LogLocator(subs=subs))
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
+    axis.set_major_locator(LogLocator(subs=subs, numticks=6))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
 
 
 def milliseconds(value: float) -> str:
@@ -223,13 +227,17 @@ def _curve(panel: Axes, epochs: Sequence[Values], values: Sequence[float], one: 
 def _whole_epochs(panel: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
+    low, high = panel.get_xlim()
     panel.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    if high - low < 1:
+        panel.set_xlim(0.5, 1.5)
 
 
 def _log_where_wide(panel: Axes) -> None:
     values = [value for line in panel.lines for value in line.get_ydata()]  # pyright: ignore
     if values and min(values) > 0 and max(values) / min(values) > LOG_FROM:
         panel.set_yscale("log")
+        label_log(panel.yaxis, lambda value: f"{value:g}")
 
 
 def _join_alone_and_student(panel: Axes, models: Sequence[Values], values: Callable[[Values], float]) -> None:

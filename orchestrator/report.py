@@ -22,6 +22,7 @@ from orchestrator.removal import removals
 from orchestrator.result import STUDENT_FILE
 
 REPORT_FILE = "report.html"
+MOST_CALIBRATED = 3
 PAGES = Path(__file__).parent / "pages"
 
 
@@ -79,13 +80,14 @@ def _figures(run: RecordedRun, look: Mapping[str, Look]) -> list[Figure]:
     taught = sorted((rung for rung in trained if rung["role"] != "teacher"), key=lambda rung: rung["role"] == "student")
     teachers = [rung for rung in trained if rung["role"] == "teacher"]
     models = [*(m for m in run.models if m["role"] != "student"), run.student]
+    teaching = [model for model in models if model["role"] == "teacher"]
     alone, matrix = run.model("alone"), run.result["agreement"]
     found = [
         plots.accuracy(taught, look, "Validation accuracy"),
         plots.losses(taught, look, "Losses"),
         plots.accuracy_against(models, look, "size"),
         *([plots.accuracy_against(models, look, "latency")] if any(model["latency_ms"] for model in models) else []),
-        plots.reliability(models, look),
+        plots.reliability([m for m in models if m["role"] != "teacher" or len(teaching) <= MOST_CALIBRATED], look),
         plots.agreement(matrix["names"], matrix["shares"]),
         *([plots.gain_per_class(run.result["classes"], run.student, alone, look)] if alone else []),
         plots.times([*reversed(taught), *teachers]),
