@@ -207,9 +207,10 @@ def label_routing(
 class learned(nn.Module):
     """One weight per teacher, trained by the labels.
 
-    w = softmax(a), first at the shares. As the gate of a mixture of experts (Jacobs et al., 1991), a follows the likelihood of the labels under the mixture, -log sum_k w_k p_k(y), over the samples whose class two
-    teachers at least know (of those who know it); the student's own loss does not move it, or it would settle on
-    whom it is easiest to follow.
+    w = softmax(a), first at the shares. As the gate of a mixture of experts (Jacobs et al., 1991), a follows the
+    likelihood of the labels under the mixture, -log sum_k w_k p_k(y), over the samples whose class two teachers at
+    least know (of those who know it); the student's own loss does not move it, or it would settle on whom it is
+    easiest to follow.
 
     Raises:
         ValueError: a share of 0, which could never be learned away from.
