@@ -131,10 +131,10 @@ def mean_probabilities(targets: Sequence[Tensor], *, shares: Tensor, temperature
 def confidence(*, logits: Sequence[Tensor], labels: Tensor, classes: Sequence[Sequence[int]]) -> Tensor:
     """Who is nearer to a sample's label counts more there (Zhang, Chen and Wang, 2021, arXiv 2201.00007).
 
-    CA-MKD: w_k = (1 - softmax_k(CE_k)) / (K - 1), CE_k being the cross entropy of teacher k with the label, K the number of
-    teachers that know the label's class; who does not know it has no weight. Where no teacher knows it, or the sample
-    has no label, all count the same. The published code divides by the number of teachers besides: a weight published
-    for it is to be divided by that here.
+    CA-MKD: w_k = (1 - softmax_k(CE_k)) / (K - 1), CE_k being the cross entropy of teacher k with the label, K the
+    number of teachers that know the label's class; who does not know it has no weight. Where no teacher knows it, or
+    the sample has no label, all count the same. The published code divides by the number of teachers besides: a weight
+    published for it is to be divided by that here.
     """
     costs = -_label_log_probabilities(logits, labels, classes)
     known = costs < torch.inf
@@ -147,9 +147,10 @@ def confidence(*, logits: Sequence[Tensor], labels: Tensor, classes: Sequence[Se
 def entropy(*, logits: Sequence[Tensor]) -> Tensor:
     """Who is surer of a sample counts more there.
 
-    EBKD (Kwon et al., 2020, ICASSP): w_k = (1 - H_k / sum_j H_j) / (K - 1), H_k being the entropy of teacher k's probabilities, in parts of the largest
-    that its number of classes allows. Where all are sure, all count the same. The published code divides by the number
-    of teachers besides: a weight published for it is to be divided by that here.
+    EBKD (Kwon et al., 2020, ICASSP): w_k = (1 - H_k / sum_j H_j) / (K - 1), H_k being the entropy of teacher k's
+    probabilities, in parts of the largest that its number of classes allows. Where all are sure, all count the same.
+    The published code divides by the number of teachers besides: a weight published for it is to be divided by that
+    here.
     """
     entropies = torch.stack([_relative_entropy(one) for one in logits])
     if len(entropies) == 1:
