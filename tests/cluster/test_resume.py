@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from orchestrator.tracker import tracking_uri
 from tests.cluster.runs import (
     RECIPE,
     finish,
@@ -23,8 +24,10 @@ from tests.cluster.runs import (
     student_workers,
     wait_for,
 )
+from tests.cluster.stores import assert_tracked_whole
 
 EPOCHS, STEPS_PER_EPOCH = 12, 10
+EPOCHS_OF_ALL = {"wide": 30, "convolutional": 10, "student": EPOCHS}
 # One more process per teacher costs seconds of every start; a pool matters where there are several workers too.
 SOURCES = {1: "local", 2: "pool", 3: "local"}
 
@@ -87,6 +90,7 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing(storage, undisturbed
 
     assert end_of(killed) == expected
     assert expected[1] == list(range(EPOCHS))
+    assert_tracked_whole(killed, tracking_uri(None, str(storage)), EPOCHS_OF_ALL)
 
 
 def test_ctrl_c_leaves_a_resumable_run_and_nothing_else(storage, undisturbed):

@@ -13,12 +13,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from orchestrator.journal import Journal, Measured, now_ms
+from orchestrator.journal import Measured, now_ms
 from orchestrator.tracker import PATIENCE_S, Tracker, sync, tracking_uri
 from orchestrator.tracking.client import connect
 from orchestrator.tracking.models import fetch_registered_weights, save_mlflow_model
 from tests.cluster.runs import ROOT, wait_for
 from tests.cluster.servers import LossyProxy, MlflowServer
+from tests.cluster.stores import journal, runs_of, steps
 from tests.cluster.tracked import EPOCHS, RUNGS, begin, epochs, finish, opened
 
 
@@ -49,33 +50,8 @@ def process(run: Path, uri: str, storage: Path) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def runs_of(run: Path, uri: str) -> dict:
-    """By name; there is one of each."""
-    client = connect(uri)
-    found = client.search_runs(
-        [client.get_experiment_by_name("digits").experiment_id], f"tags.`collegium.run` = '{record(run).id}'"
-    )
-    runs = {one.info.run_name: one for one in found}
-    assert len(runs) == len(found)
-    return runs
-
-
-def record(run: Path):
-    return journal(run).record
-
-
-def journal(run: Path) -> Journal:
-    from actors.storage import Folder
-
-    return Journal(Folder(str(run)))
-
-
 def all_sent(run: Path, uri: str) -> None:
     wait_for(lambda: journal(run).sent(uri) == len(journal(run)), 120)
-
-
-def steps(client, run, key: str) -> list[int]:
-    return [metric.step for metric in client.get_metric_history(run.info.run_id, key)]
 
 
 def assert_whole(run: Path, uri: str) -> None:

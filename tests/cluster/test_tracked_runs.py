@@ -1,0 +1,94 @@
+"""Whole runs of the command and what MLflow has of them afterwards."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from orchestrator.tracker import tracking_uri
+from tests.cluster.runs import RECIPE, ROOT, run_folder, sha256, start, steps_done, wait_for
+from tests.cluster.servers import MlflowServer
+from tests.cluster.stores import assert_tracked_whole, runs_of
+
+QUICK = ["teachers.wide.train.epochs=2", "teachers.convolutional.train.epochs=1", "student.alone=false", "source=local"]
+EPOCHS = {"wide": 2, "convolutional": 1}
+
+
+@pytest.fixture
+def server(tmp_path):
+    folder = tmp_path / "server"
+    folder.mkdir()
+    started = MlflowServer(folder)
+    yield started
+    started.kill()
+
+
+def test_a_server_killed_in_the_middle_of_a_run_costs_nothing_but_a_sync(tmp_path, server):
+    overrides = [RECIPE, *QUICK, "name=left", f"storage={tmp_path}", f"tracking.uri={server.uri}", "student.epochs=40"]
+    driver = start(*overrides)
+    run = run_folder(tmp_path, "left")
+    wait_for(lambda: steps_done(run) >= 50)
+    server.kill()
+    said, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 0, said.decode()
+    assert f"send with: collegium sync {run}" in said.decode() and "student" in said.decode()
+    assert (run / "result.json").is_file() and (run / "report.html").is_file()
+
+    server.start()
+    command = [sys.executable, "-m", "orchestrator", "sync", str(run)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_tracked_whole(run, server.uri, {**EPOCHS, "student": 40})
+
+
+def test_two_experiments_at_once_on_one_fresh_store_are_both_whole(tmp_path):
+    uri = tracking_uri(None, str(tmp_path))
+    names = ("one", "other")
+    drivers = [start(RECIPE, *QUICK, f"name={name}", f"storage={tmp_path}", "student.epochs=3") for name in names]
+    for name, driver in zip(names, drivers, strict=True):
+        said, _ = driver.communicate(timeout=300)
+        assert driver.returncode == 0, said.decode()
+        assert_tracked_whole(run_folder(tmp_path, name), uri, {**EPOCHS, "student": 3})
+
+
+def test_a_registered_student_teaches_the_next(tmp_path):
+    registered = ["tracking.registered_as=small", "tracking.alias=champion"]
+    first = finished(RECIPE, *QUICK, "name=first", f"storage={tmp_path}", "student.epochs=2", *registered)
+    small = (
+        "{model: {target: 'actors.models:mlp', kwargs: {width: 32, depth: 1}}, checkpoint: 'models:/small@champion'}"
+    )
+    heard = "losses.soft.teachers=[small]"
+    taught = [f"teachers.small={small}", heard, "name=second", f"storage={tmp_path}", "student.epochs=2"]
+
+    second = finished(RECIPE, *QUICK, *taught)
+
+    assert runs_of(second, tracking_uri(None, str(tmp_path)))[second.name].data.tags["teachers.small.registered"] == (
+        "models:/small/1"
+    )
+    [fetched] = (tmp_path / "models" / "registered").iterdir()
+    assert sha256(fetched) == sha256(first / "student.safetensors") and load_file(second / "student.safetensors")
+
+
+def test_tracking_that_is_not_to_be_sent_opens_no_store(tmp_path):
+    run = finished(RECIPE, *QUICK, "name=kept", f"storage={tmp_path}", "student.epochs=2", "tracking.send=false")
+    assert not (tmp_path / "mlflow.db").exists() and (run / "tracking" / "journal.jsonl").is_file()
+
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator", "sync", str(run)], cwd=ROOT, capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_tracked_whole(run, tracking_uri(None, str(tmp_path)), {**EPOCHS, "student": 2})
+
+
+def finished(*arguments: str) -> Path:
+    """The folder of a run that is done."""
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    command = [sys.executable, "-m", "orchestrator", "run", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Path(next(line for line in done.stdout.splitlines() if line.startswith("run ")).removeprefix("run "))
