@@ -158,7 +158,7 @@ def as_svg(drawing: Drawing, slug: str, label: str) -> Markup:
 def shortened(name: str, length: int = 16) -> str:
     """A name that fits beside an axis: its beginning and its end; only what can be printed."""
     clean = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
-    end = length // 3
+    end = length // 2
     return clean if len(clean) <= length else f"{clean[: length - end - 1]}…{clean[-end:]}"
 
 

@@ -31,6 +31,7 @@ def losses(rungs: Sequence[Values], look: Looks, title: str) -> Figure:
                 _curve(panel, epochs, [epoch["terms"][term] for epoch in epochs], look[rung["name"]])
             panel.set_title(shortened(term, 40))
             _log_where_wide(panel)
+            _mark_epochs(panel, max(len(rung["history"]) for rung in rungs))
         panels[-1].set_xlabel("epoch")
         svg = as_svg(drawing, title, f"{title}: {', '.join(terms)}, over epochs")
     reading = "Unweighted mean of each loss over an epoch of training; terms have scales of their own."
@@ -42,6 +43,7 @@ def accuracy(rungs: Sequence[Values], look: Looks, title: str) -> Figure:
         for rung in rungs:
             values = [100 * epoch["accuracy"] for epoch in rung["history"]]
             _curve(panel, rung["history"], values, look[rung["name"]])
+        _mark_epochs(panel, max(len(rung["history"]) for rung in rungs))
         panel.set_ylabel("accuracy, %")
         panel.set_xlabel("epoch")
         last = [f"{rung['name']} {rung['history'][-1]['accuracy']:.1%}" for rung in rungs if rung["history"]]
@@ -185,7 +187,7 @@ def teacher_weights(history: Sequence[Values], look: Looks) -> Figure | None:
             panel.set_title(shortened(loss, 40))
             panel.set_ylim(0, max([*below, 1e-9]))
             panel.set_xlim(history[0]["epoch"] + 0.5, history[-1]["epoch"] + 1.5)
-            _whole_epochs(panel)
+            _mark_epochs(panel, len(history))
         panels[-1].set_xlabel("epoch")
         svg = as_svg(drawing, "weights", f"Weights of {', '.join(teachers)} over epochs in {', '.join(names)}")
     reading = "Mean weight of each teacher in a loss, epoch by epoch; the heights of a column are the weights."
@@ -221,15 +223,14 @@ def milliseconds(value: float) -> str:
 def _curve(panel: Axes, epochs: Sequence[Values], values: Sequence[float], one: Look) -> None:
     x = [epoch["epoch"] + 1 for epoch in epochs]
     panel.plot(x, values, **one.line, marker=one.marker if len(x) < 12 else None, markersize=4)
-    _whole_epochs(panel)
 
 
-def _whole_epochs(panel: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
+def _mark_epochs(panel: Axes, count: int) -> None:
+    from matplotlib.ticker import FixedLocator, MaxNLocator
 
-    low, high = panel.get_xlim()
-    panel.xaxis.set_major_locator(MaxNLocator(7, integer=True))
-    if high - low < 1:
+    few = count <= 7
+    panel.xaxis.set_major_locator(FixedLocator(range(1, count + 1)) if few else MaxNLocator(7, integer=True))
+    if count == 1:
         panel.set_xlim(0.5, 1.5)
 
 

@@ -20,7 +20,7 @@ from orchestrator.problems import ConfigError
 from orchestrator.recorded import CONFIG_FILE, RecordedRun
 
 # None of these changes which student a seed gives.
-_ELSEWHERE = {"name", "storage", "source", "answer_timeout_s", "teachers", "losses"}
+_ELSEWHERE = {"name", "storage", "source", "answer_timeout_s", "tracking", "teachers", "losses"}
 _OF_A_STUDENT = {"resources", "window", "checkpoint_every_steps", "alone", "losses"}
 _OF_A_TEACHER = {"resources", "replicas", "train", "checkpoint"}
 

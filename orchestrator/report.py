@@ -101,19 +101,19 @@ def _figures(run: RecordedRun, look: Mapping[str, Look]) -> list[Figure]:
 
 
 def _of_several(runs: Sequence[RecordedRun]) -> dict[str, Any]:
-    labels = compared.labels(runs)
+    labels, checks = compared.labels(runs), removals(runs)
+    whole = [
+        (label, run) for label, run in zip(labels, runs, strict=True) if all(run is not one.less for one in checks)
+    ]
+    untried = [(label, run, verdict.unchecked(run, checks)) for label, run in whole]
     return {
         "rows": compared.rows(runs, labels),
         "labels": labels,
         "differences": compared.differences(runs),
         "figures": compared.figures(runs, labels),
         "pairs": compared.pairs(runs, labels),
-        "removals_said": verdict.removal_sentences(removals(runs)),
-        "untried": [
-            (labels[number], teacher, verdict.commands(run, teacher))
-            for number, run in enumerate(runs)
-            if (teacher := verdict.unchecked(run, removals(runs)))
-        ],
+        "removals_said": verdict.removal_sentences(checks),
+        "untried": [(label, name, verdict.commands(run, name)) for label, run, name in untried if name],
     }
 
 

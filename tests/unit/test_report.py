@@ -220,6 +220,16 @@ def test_of_many_classes_the_ends_are_shown():
     assert ">class 99<" not in found.svg, "a class that was not there is left out"
 
 
+def test_a_term_that_one_model_alone_has_runs_over_all_epochs():
+    def rung(name, terms, epochs):
+        return {"name": name, "history": [{"epoch": n, "terms": dict.fromkeys(terms, 1.0 + n)} for n in range(epochs)]}
+
+    found = plots.losses([rung("alone", ["hard"], 5), rung("student", ["hard", "soft"], 5)], looks_of_two(), "Losses")
+    assert found.svg.count(">5</text>") >= 2 and found.svg.count(">1</text>") >= 2
+    once = plots.losses([rung("student", ["soft"], 1)], looks_of_two(), "Losses")
+    assert re.findall(r">([\d.]+)</text>", once.svg).count("1") == 1 and ">0.6" not in once.svg
+
+
 def looks_of_two():
     return looks([{"name": name, "role": name} for name in ("student", "alone")])
 
