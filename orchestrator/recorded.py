@@ -107,6 +107,7 @@ def finished_beside(run: RecordedRun) -> list[RecordedRun]:
 
 def _absent(result: Values) -> str:
     """The first key that a report needs and this result lacks."""
-    epochs = [epoch for rung in result["rungs"] for epoch in rung["history"]]
+    # A teacher found trained may come from an earlier version: only the student's epochs must have them.
+    epochs = [epoch for rung in result["rungs"] if rung["role"] == "student" for epoch in rung["history"]]
     needed = [(_OF_A_RESULT, [result]), (_OF_A_MODEL, result["models"]), (_OF_AN_EPOCH, epochs)]
     return next((key for keys, parts in needed for key in keys if any(key not in part for part in parts)), "")

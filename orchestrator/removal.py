@@ -35,10 +35,12 @@ class Removal:
     paired: Paired
 
 
-def removals(runs: Sequence[RecordedRun]) -> list[Removal]:
-    """Every fair pair among runs, of equal ones the last; by teacher and seed."""
+def removals(runs: Sequence[RecordedRun], about: RecordedRun | None = None) -> list[Removal]:
+    """Every fair pair among runs, of equal ones the last; by teacher and seed. `about`: only pairs with this one."""
     found: dict[tuple[Any, ...], Removal] = {}
     for whole, less in permutations(runs, 2):
+        if about is not None and about is not whole and about is not less:
+            continue
         removal = _removal(whole, less)
         if removal:
             found[removal.teacher, whole.result["seed"], repr(_recipe(whole.config, None))] = removal

@@ -51,7 +51,7 @@ def _write(path: str, template: str, content: Mapping[str, Any]) -> str:
 
 def _of_one(run: RecordedRun) -> dict[str, Any]:
     look = looks(run.models)
-    checks = [one for one in removals([*finished_beside(run), run]) if run in (one.whole, one.less)]
+    checks = removals([*finished_beside(run), run], about=run)
     untried = verdict.unchecked(run, checks)
     return {
         "run": run,

@@ -121,6 +121,14 @@ def test_of_equal_runs_the_last_is_compared(tmp_path):
     assert found.whole.label == "second"
 
 
+def test_only_pairs_with_one_run_are_looked_for(tmp_path):
+    configs = (document(), document(heard=TWO), document(heard=("plain", "transformer")))
+    runs = [read_run(str(write_run(tmp_path / str(n), config=config))) for n, config in enumerate(configs)]
+    assert [one.teacher for one in removals(runs)] == ["residual", "transformer"]
+    assert [one.teacher for one in removals(runs, about=runs[0])] == ["residual", "transformer"]
+    assert [one.teacher for one in removals(runs, about=runs[2])] == ["residual"]
+
+
 def test_each_seed_is_a_check_of_its_own(tmp_path):
     configs = [document(heard=names, seed=seed) for seed in (1, 0) for names in (None, TWO)]
     runs = [read_run(str(write_run(tmp_path / str(n), config=config))) for n, config in enumerate(configs)]
