@@ -57,7 +57,7 @@ def run(
         result = experiment.run(resume=resume, address=address, view=LiveView(console))
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
-    print_result(result, console)
+    print_result(result, console, experiment.tracking_uri if experiment.config.tracking.send else "")
 
 
 @app.command()

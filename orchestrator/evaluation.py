@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from actors.specs import DataSpec
 from actors.storage import Folder
 
 
-def evaluate(
+def judged(
     models: Sequence[TrainedModel],
     panel: Panel,
     num_classes: int,
@@ -24,14 +24,24 @@ def evaluate(
     folder: Folder,
     gpus: float,
 ) -> dict[str, Any]:
-    """What `actors.judgement:judge` finds, the costs of each model with its scores."""
+    """What `actors.judgement:judge` finds."""
     predicting: Any = ray.remote(predict).options(num_gpus=gpus)
     predictions = [predicting.remote(model, num_classes, dataset, data) for model in models]
     judging: Any = ray.remote(judge)
     found: Any = ray.get(judging.remote(panel, num_classes, dataset, data, folder, *predictions))
+    return found
+
+
+def add_costs(
+    found: Mapping[str, Any],
+    models: Sequence[TrainedModel],
+    panel: Panel,
+    dataset: ray.ObjectRef,
+    data: DataSpec,
+) -> None:
+    """Each model's costs to its scores. Nothing else of the run should work meanwhile: seconds are measured."""
     for name, cost in _costs(models, panel, dataset, data).items():
         found["models"][name].update(cost)
-    return found
 
 
 def _costs(

@@ -18,12 +18,12 @@ from actors.storage import Folder
 from orchestrator.checking import Findings, check
 from orchestrator.cluster import connected
 from orchestrator.config import ExperimentConfig
-from orchestrator.evaluation import evaluate
+from orchestrator.evaluation import add_costs, judged
 from orchestrator.journal import FAILED, FINISHED, KILLED
 from orchestrator.ladder import Role, ladder
 from orchestrator.ladder_run import CannotResume, LadderRun, Trained, shared
 from orchestrator.live import LiveView
-from orchestrator.packaging import MODEL_FOLDER, package
+from orchestrator.packaging import MODEL_FOLDER, Packaging
 from orchestrator.plan import Plan, make_plan
 from orchestrator.report import REPORT_FILE, write_report
 from orchestrator.result import RESULT_FILE, STUDENT_FILE, ExperimentResult, ModelResult, RungResult
@@ -98,13 +98,15 @@ class Experiment:
         tracker.end(None, FINISHED)
         return result
 
+    @property
+    def tracking_uri(self) -> str:
+        """The store that MLflow keeps the runs in."""
+        return tracking_uri(self.config.tracking.uri, self.config.storage)
+
     @contextmanager
     def _tracker(self, folder: Folder, view: LiveView) -> Iterator[Tracker]:
-        config = self.config
-        uri = tracking_uri(config.tracking.uri, config.storage)
-        tracker = Tracker.open(
-            folder, experiment=config.name, uri=uri, storage=config.storage, send=config.tracking.send
-        )
+        config, send = self.config, self.config.tracking.send
+        tracker = Tracker.open(folder, experiment=config.name, uri=self.tracking_uri, storage=config.storage, send=send)
         try:
             yield tracker
         finally:
@@ -124,12 +126,17 @@ class Experiment:
             folder.write(STUDENT_FILE, Path(trained["student"].weights).read_bytes())
             models = self._trained_models(run, trained)
             view.say("judging every model on the test set")
+            packaging = Packaging(models[-1], test, data, folder)
             panel = self._panel(models, trained["student"].outcome["history"])
             gpus = self.config.student.resources.num_gpus
-            found = evaluate(models, panel, self.findings.num_classes, test, data, folder, gpus)
+            found = judged(models, panel, self.findings.num_classes, test, data, folder, gpus)
+            without_model = packaging.wait()
+            add_costs(found, models, panel, test, data)
             result = self._result(folder, found, models, trained, started)
             result.save()
-            self._tell(result, models, test, tracker, view)
+            view.say("writing the report")
+            self._tell(result, tracker, view)
+            self._tell_model(without_model, tracker, view)
         return result
 
     def _trained_models(self, run: LadderRun, trained: Mapping[str, Trained]) -> list[TrainedModel]:
@@ -179,29 +186,20 @@ class Experiment:
             **{key: value for key, value in found.items() if key != "models"},
         )
 
-    def _tell(
-        self,
-        result: ExperimentResult,
-        models: Sequence[TrainedModel],
-        test: ray.ObjectRef,
-        tracker: Tracker,
-        view: LiveView,
-    ) -> None:
-        """The report and the MLflow model; a run whose result is there does not fail by them, but says so."""
+    def _tell(self, result: ExperimentResult, tracker: Tracker, view: LiveView) -> None:
         folder = Folder(result.folder)
         tracker.values(None, result_values(result))
-        view.say("writing the report and the MLflow model")
         try:
             write_report(result.folder)
-        except Exception as error:
+        except Exception as error:  # the result is there: the run does not fail by its report, but says so
             view.say(f"no report: {type(error).__name__}: {error}; try again with: collegium report {folder}")
         for name in (CONFIG_FILE, RESULT_FILE, REPORT_FILE, STUDENT_FILE, ANSWERS_FILE):
             if folder.has(name):
                 tracker.artifact(None, name)
-        try:
-            package(models[-1], test, self.config.data.spec(), folder)
-        except Exception as error:
-            view.say(f"no MLflow model: {error}")
+
+    def _tell_model(self, problem: str, tracker: Tracker, view: LiveView) -> None:
+        if problem:
+            view.say(f"no MLflow model: {problem}")
             return
         tracking = self.config.tracking
         tracker.model(MODEL_FOLDER, "student", tracking.registered_as, tracking.alias)

@@ -48,9 +48,9 @@ class LiveView:
             return
         if progress.epoch_done and progress.epoch + 1 == progress.epochs:
             self.say(plain_line(self._rungs.pop(progress.rung)))
-        self._live.update(self._table() if self._rungs else "")
+        self._live.update(self.table() if self._rungs else "")
 
-    def _table(self) -> Table:
+    def table(self) -> Table:
         table = Table(box=None, pad_edge=False)
         for heading in HEADINGS:
             table.add_column(heading, no_wrap=heading != "losses")

@@ -18,13 +18,20 @@ MODEL_FOLDER = "mlflow-model"
 EXAMPLE_ROWS = 2
 
 
-def package(student: TrainedModel, dataset: ray.ObjectRef, data: DataSpec, folder: Folder) -> None:
-    """Writes the model into the run's folder. Raises ValueError where it cannot be traced."""
-    packaging: Any = ray.remote(_package)
-    try:
-        ray.get(packaging.remote(student, dataset, data, folder))
-    except RayTaskError as error:
-        raise error.cause from error
+class Packaging:
+    """Writes the model into the run's folder while others work."""
+
+    def __init__(self, student: TrainedModel, dataset: ray.ObjectRef, data: DataSpec, folder: Folder) -> None:
+        packaging: Any = ray.remote(_package)
+        self._done = packaging.remote(student, dataset, data, folder)
+
+    def wait(self) -> str:
+        """Why there is no model, or nothing."""
+        try:
+            ray.get(self._done)
+        except RayTaskError as error:
+            return str(error.cause)
+        return ""
 
 
 def _package(student: TrainedModel, dataset: SharedDataset, data: DataSpec, folder: Folder) -> None:

@@ -13,7 +13,8 @@ from orchestrator.result import ExperimentResult
 from orchestrator.targets import not_here
 
 if TYPE_CHECKING:
-    from orchestrator.plan import Plan, PlannedRung
+    from orchestrator.delivery import without_password
+from orchestrator.plan import Plan, PlannedRung
 
 NUMBERS = ("parameters", "each step", "accuracy", "cross-entropy")
 
@@ -39,7 +40,8 @@ def print_cluster(resources: Mapping[str, float], console: Console) -> None:
     console.print(f"the cluster has {amounts_text(resources)}", highlight=False)
 
 
-def print_result(result: ExperimentResult, console: Console) -> None:
+def print_result(result: ExperimentResult, console: Console, tracked: str = "") -> None:
+    """`tracked`: the store that MLflow keeps the run in."""
     table = _table(f"{result.name}: on the test set", "model", "accuracy", "cross-entropy", "parameters")
     for model in result.models:
         name = model.name if model.role in ("ensemble", model.name) else f"{model.role} {model.name}"
@@ -47,7 +49,13 @@ def print_result(result: ExperimentResult, console: Console) -> None:
         numbers = (f"{model.accuracy:.2%}", f"{model.cross_entropy:.4f}", f"{model.parameters:,}")
         _add(table, name, *numbers, style=style)
     console.print(table)
-    console.print(f"\nresult   {result.result_file}\nstudent  {result.student_file}", highlight=False, soft_wrap=True)
+    places = {"result": result.result_file, "student": result.student_file, "report": result.report_file}
+    if tracked:
+        local = tracked.startswith("sqlite:")
+        places["mlflow"] = f"mlflow ui --backend-store-uri {tracked}" if local else without_password(tracked)
+    console.print()
+    for name, place in places.items():
+        console.print(f"{name:<8} {place}", highlight=False, markup=False, soft_wrap=True)
 
 
 def bytes_text(count: float) -> str:

@@ -10,6 +10,7 @@ from actors.storage import Folder
 
 RESULT_FILE = "result.json"
 STUDENT_FILE = "student.safetensors"
+REPORT_FILE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,10 @@ class ExperimentResult:
     @property
     def result_file(self) -> str:
         return Folder(self.folder).file(RESULT_FILE)
+
+    @property
+    def report_file(self) -> str:
+        return Folder(self.folder).file(REPORT_FILE)
 
     def save(self) -> None:
         Folder(self.folder).write(RESULT_FILE, json.dumps(asdict(self), indent=1).encode())
