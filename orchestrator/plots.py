@@ -87,7 +87,8 @@ def reliability(models: Sequence[Values], look: Looks) -> Figure:
         spoken = ", ".join(f"{model['name']} {model['ece']:.3f}" for model in models)
         svg = as_svg(drawing, "reliability", f"Reliability diagram; expected calibration error: {spoken}")
     reading = (
-        "On the diagonal, 80 % confident is 80 % right; below it a model is too sure. Larger dots hold more samples."
+        "On the diagonal, 80 % confident is 80 % right; below it a model is too sure. Larger dots hold more samples; "
+        f"bins of fewer than {FEWEST} are left out."
     )
     legend = [(f"{model['name']}, ECE {model['ece']:.3f}", look[model["name"]]) for model in models]
     return Figure("Calibration", reading, svg, legend)
@@ -134,7 +135,7 @@ def gain_per_class(classes: Sequence[str], student: Values, alone: Values, look:
         panel.axvline(0, color=PAINT["ink"], linewidth=0.8)
         panel.set_yticks(range(len(shown)), [shortened(name) for _, name in shown])
         panel.invert_yaxis()
-        panel.margins(x=0.17, y=0.02)
+        panel.margins(x=0.22, y=0.02)
         panel.grid(visible=False, axis="y")
         panel.tick_params(length=0)
         panel.set_xlabel("points of accuracy over the student alone")

@@ -222,6 +222,15 @@ def test_of_many_classes_the_ends_are_shown():
     assert ">class 99<" not in found.svg, "a class that was not there is left out"
 
 
+def test_bins_that_hold_too_little_are_left_out_of_the_diagram():
+    bins = [{"confidence": 0.2, "accuracy": 1.0, "count": 9}, {"confidence": 0.8, "accuracy": 0.7, "count": 10}]
+    one = {"name": "student", "role": "student", "ece": 0.1, "reliability": bins}
+    found = plots.reliability([one], looks_of_two())
+    few = plots.reliability([{**one, "reliability": bins[1:]}], looks_of_two())
+    assert found.svg.count("<use") == few.svg.count("<use") and "fewer than 10" in found.reading
+    assert found.legend == [("student, ECE 0.100", Look("student"))]
+
+
 def test_a_term_that_one_model_alone_has_runs_over_all_epochs():
     def rung(name, terms, epochs):
         return {"name": name, "history": [{"epoch": n, "terms": dict.fromkeys(terms, 1.0 + n)} for n in range(epochs)]}
