@@ -110,7 +110,7 @@ def sync(
     uri: Annotated[str | None, typer.Option(help="Of the tracking server, where it is another one now.")] = None,
 ) -> None:
     """Send to MLflow what a run could not send while its server was away."""
-    from orchestrator import tracker
+    from orchestrator.tracking import tracker
 
     typer.echo(tracker.sync(folder, uri, typer.echo))
 
@@ -121,7 +121,7 @@ def report(
     to: Annotated[str | None, typer.Option(help="The file to write; else RUN/report.html or comparison.html.")] = None,
 ) -> None:
     """Make a run's report again, or a comparison of several."""
-    from orchestrator.report import write_comparison, write_report
+    from orchestrator.reporting.report import write_comparison, write_report
 
     folders = list(dict.fromkeys(os.path.realpath(run) for run in runs))
     written = write_report(folders[0], to) if len(folders) == 1 else write_comparison(folders, to or COMPARISON_FILE)

@@ -19,16 +19,16 @@ from orchestrator.checking import Findings, check
 from orchestrator.cluster import connected
 from orchestrator.config import ExperimentConfig
 from orchestrator.evaluation import add_costs, judged
-from orchestrator.journal import FAILED, FINISHED, KILLED
 from orchestrator.ladder import Role, ladder
 from orchestrator.ladder_run import CannotResume, LadderRun, Trained, shared
 from orchestrator.live import LiveView
 from orchestrator.packaging import MODEL_FOLDER, Packaging
 from orchestrator.plan import Plan, make_plan
-from orchestrator.report import REPORT_FILE, write_report
+from orchestrator.reporting.report import REPORT_FILE, write_report
 from orchestrator.result import RESULT_FILE, STUDENT_FILE, ExperimentResult, ModelResult, RungResult
-from orchestrator.telling import experiment_params, result_values
-from orchestrator.tracker import Tracker, tracking_uri
+from orchestrator.tracking.journal import FAILED, FINISHED, KILLED
+from orchestrator.tracking.telling import experiment_params, result_values
+from orchestrator.tracking.tracker import Tracker, tracking_uri
 
 CONFIG_FILE = "config.yaml"
 

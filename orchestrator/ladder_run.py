@@ -24,12 +24,12 @@ from orchestrator.checking import Findings
 from orchestrator.config import ExperimentConfig
 from orchestrator.fields import MODELS_FOLDER
 from orchestrator.identity import file_hash, rung_key
-from orchestrator.journal import FAILED, FINISHED, KILLED, Status
 from orchestrator.ladder import Rung, ladder
 from orchestrator.launch import train_rung
 from orchestrator.live import LiveView
-from orchestrator.telling import epoch_values, rung_params, rung_values
-from orchestrator.tracker import Tracker
+from orchestrator.tracking.journal import FAILED, FINISHED, KILLED, Status
+from orchestrator.tracking.telling import epoch_values, rung_params, rung_values
+from orchestrator.tracking.tracker import Tracker
 
 POLL_S = 0.25
 KEY_FILE = "key"

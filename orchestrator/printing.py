@@ -11,10 +11,10 @@ from rich.table import Table
 
 from orchestrator.result import ExperimentResult
 from orchestrator.targets import not_here
+from orchestrator.tracking.delivery import without_password
 
 if TYPE_CHECKING:
-    from orchestrator.delivery import without_password
-from orchestrator.plan import Plan, PlannedRung
+    from orchestrator.plan import Plan, PlannedRung
 
 NUMBERS = ("parameters", "each step", "accuracy", "cross-entropy")
 

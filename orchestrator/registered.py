@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from actors.specs import TeacherSpec
 from orchestrator.config import ExperimentConfig
 from orchestrator.fields import MODELS_FOLDER, REGISTERED
-from orchestrator.tracker import tracking_uri
+from orchestrator.tracking.tracker import tracking_uri
 
 if TYPE_CHECKING:
     from orchestrator.tracking.models import FetchedWeights

@@ -25,7 +25,7 @@ from actors.progress import Progress
 from orchestrator.experiment import Experiment
 from orchestrator.live import LiveView
 from orchestrator.printing import print_plan, print_result
-from orchestrator.report import REPORT_FILE
+from orchestrator.reporting.report import REPORT_FILE
 from orchestrator.result import ExperimentResult
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"

@@ -1,1 +1,3 @@
-"""All that touches MLflow, which no other module imports; it is loaded late, since that takes seconds."""
+"""What a run tells MLflow: written down beside it, then sent. `client`, `models` and `store` alone import MLflow, late:
+that takes seconds.
+"""

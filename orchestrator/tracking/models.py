@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.delivery import reason, without_password
 from orchestrator.tracking.client import alone, connect, set_defaults
+from orchestrator.tracking.delivery import reason, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

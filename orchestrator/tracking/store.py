@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.storage import Folder
-from orchestrator.delivery import Refused, reason
-from orchestrator.journal import Ended, Event, Kept, Measured, Modelled, RunRecord, Started
 from orchestrator.tracking.client import METRICS_AT_ONCE, PARAMS_AT_ONCE, allowed_name, alone, chunks, connect
+from orchestrator.tracking.delivery import Refused, reason
+from orchestrator.tracking.journal import Ended, Event, Kept, Measured, Modelled, RunRecord, Started
 from orchestrator.tracking.models import logged_model, register, upload_model
 
 if TYPE_CHECKING:

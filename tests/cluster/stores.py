@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from actors.storage import Folder
-from orchestrator.journal import Journal
 from orchestrator.tracking.client import connect
+from orchestrator.tracking.journal import Journal
 
 
 def journal(run: Path) -> Journal:

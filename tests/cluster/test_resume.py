@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.tracker import tracking_uri
+from orchestrator.tracking.tracker import tracking_uri
 from tests.cluster.runs import (
     RECIPE,
     finish,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from orchestrator.tracker import tracking_uri
+from orchestrator.tracking.tracker import tracking_uri
 from tests.cluster.runs import RECIPE, ROOT, run_folder, sha256, start, steps_done, wait_for
 from tests.cluster.servers import MlflowServer
 from tests.cluster.stores import assert_tracked_whole, runs_of

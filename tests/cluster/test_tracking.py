@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from orchestrator.journal import Measured, now_ms
-from orchestrator.tracker import PATIENCE_S, Tracker, sync, tracking_uri
 from orchestrator.tracking.client import connect
+from orchestrator.tracking.journal import Measured, now_ms
 from orchestrator.tracking.models import fetch_registered_weights, save_mlflow_model
+from orchestrator.tracking.tracker import PATIENCE_S, Tracker, sync, tracking_uri
 from tests.cluster.runs import ROOT, wait_for
 from tests.cluster.servers import LossyProxy, MlflowServer
 from tests.cluster.stores import journal, runs_of, steps

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from actors.storage import Folder
-from orchestrator.tracker import Tracker
+from orchestrator.tracking.tracker import Tracker
 
 RUNGS = ("alone", "student")
 EPOCHS = range(6)

@@ -10,7 +10,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from orchestrator.config import ExperimentConfig
-from orchestrator.figures import PARTS
+from orchestrator.reporting.figures import PARTS
 
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 SKILL = {"residual": 4.3, "plain": 4.0, "transformer": 3.6, "alone": 3.3, "student": 3.5}

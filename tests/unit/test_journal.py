@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from actors.storage import Folder
-from orchestrator.delivery import groups, reason, without_password
-from orchestrator.journal import (
+from orchestrator.tracking.client import allowed_name
+from orchestrator.tracking.delivery import groups, reason, without_password
+from orchestrator.tracking.journal import (
     JOURNAL_FILE,
     KINDS,
     SENT_FILE,
@@ -21,8 +22,7 @@ from orchestrator.journal import (
     dotted,
     numbers,
 )
-from orchestrator.tracker import sync, tracking_uri
-from orchestrator.tracking.client import allowed_name
+from orchestrator.tracking.tracker import sync, tracking_uri
 
 EVENTS = [
     Started(None, {"seed": "0"}, {"data": "abc"}),

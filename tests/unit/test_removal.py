@@ -4,8 +4,8 @@ import pytest
 
 from orchestrator import document as yaml
 from orchestrator.config import ExperimentConfig
-from orchestrator.recorded import finished_beside, read_run
-from orchestrator.removal import heard, removal_command, removals
+from orchestrator.reporting.recorded import finished_beside, read_run
+from orchestrator.reporting.removal import heard, removal_command, removals
 from tests.unit.sample_run import document, write_run
 
 TWO = ("residual", "plain")

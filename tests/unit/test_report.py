@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from orchestrator import plots
 from orchestrator.cli import app
-from orchestrator.figures import Look, looks, numbered
-from orchestrator.report import write_comparison, write_report
+from orchestrator.reporting import plots
+from orchestrator.reporting.figures import Look, looks, numbered
+from orchestrator.reporting.report import write_comparison, write_report
 from tests.unit.sample_run import CLASSES, document, write_run
 
 ROOT = Path(__file__).parents[2]

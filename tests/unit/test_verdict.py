@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from actors.storage import Folder
-from orchestrator import verdict
 from orchestrator.config import ExperimentConfig
-from orchestrator.paired import Paired
-from orchestrator.recorded import RecordedRun
-from orchestrator.removal import Removal, mean_over_seeds
+from orchestrator.reporting import verdict
+from orchestrator.reporting.paired import Paired
+from orchestrator.reporting.recorded import RecordedRun
+from orchestrator.reporting.removal import Removal, mean_over_seeds
 from tests.unit.sample_run import document
 
 

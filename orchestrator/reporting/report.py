@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from actors.storage import Folder
-from orchestrator import compared, plots, verdict
 from orchestrator.document import dump
-from orchestrator.figures import Figure, Look, looks
 from orchestrator.live import duration
 from orchestrator.printing import bytes_text
-from orchestrator.recorded import RecordedRun, finished_beside, read_run
-from orchestrator.removal import removals
+from orchestrator.reporting import compared, plots, verdict
+from orchestrator.reporting.figures import Figure, Look, looks
+from orchestrator.reporting.recorded import RecordedRun, finished_beside, read_run
+from orchestrator.reporting.removal import removals
 from orchestrator.result import STUDENT_FILE
 
 REPORT_FILE = "report.html"

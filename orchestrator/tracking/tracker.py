@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Self
 
 from actors.storage import Folder
-from orchestrator.delivery import Delivery, reason, without_password
 from orchestrator.fields import ARTIFACTS_FOLDER
-from orchestrator.journal import (
+from orchestrator.tracking.delivery import Delivery, reason, without_password
+from orchestrator.tracking.journal import (
     RECORD_FILE,
     TRACKING_FOLDER,
     Ended,

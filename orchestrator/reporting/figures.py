@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
-from orchestrator.recorded import Values
+from orchestrator.reporting.recorded import Values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.figures import PAINT, PARTS, Figure, Look, as_svg, canvas, legend_of, shortened
 from orchestrator.printing import bytes_text
-from orchestrator.recorded import Values
+from orchestrator.reporting.figures import PAINT, PARTS, Figure, Look, as_svg, canvas, legend_of, shortened
+from orchestrator.reporting.recorded import Values
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

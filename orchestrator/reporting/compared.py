@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator import plots
-from orchestrator.figures import Figure, Look, as_svg, canvas, numbered
-from orchestrator.paired import Paired
-from orchestrator.recorded import RecordedRun
+from orchestrator.reporting import plots
+from orchestrator.reporting.figures import Figure, Look, as_svg, canvas, numbered
+from orchestrator.reporting.paired import Paired
+from orchestrator.reporting.recorded import RecordedRun
 
 _ABSENT = "\N{EN DASH}"
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.config import ExperimentConfig
-from orchestrator.journal import dotted
 from orchestrator.ladder import Rung
 from orchestrator.result import ExperimentResult
+from orchestrator.tracking.journal import dotted
 
 Values = dict[str, float]
 

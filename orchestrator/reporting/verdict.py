@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from orchestrator.paired import BEYOND_CHANCE, Paired
-from orchestrator.recorded import RecordedRun, Values
-from orchestrator.removal import Removal, mean_over_seeds, removal_command
+from orchestrator.reporting.paired import BEYOND_CHANCE, Paired
+from orchestrator.reporting.recorded import RecordedRun, Values
+from orchestrator.reporting.removal import Removal, mean_over_seeds, removal_command
 
 ONE_SEED = "Standard errors count the test samples alone: one run says nothing of other seeds."
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from orchestrator.journal import Event, Journal, Measured
+from orchestrator.tracking.journal import Event, Journal, Measured
 
 if TYPE_CHECKING:
     from orchestrator.tracking.store import Store

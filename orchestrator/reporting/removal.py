@@ -15,9 +15,9 @@ from typing import Any
 from orchestrator import document
 from orchestrator.config import ExperimentConfig
 from orchestrator.loss_config import LossConfig
-from orchestrator.paired import Paired
 from orchestrator.problems import ConfigError
-from orchestrator.recorded import CONFIG_FILE, RecordedRun
+from orchestrator.reporting.paired import Paired
+from orchestrator.reporting.recorded import CONFIG_FILE, RecordedRun
 
 # None of these changes which student a seed gives.
 _ELSEWHERE = {"name", "storage", "source", "answer_timeout_s", "tracking", "teachers", "losses"}

@@ -1,0 +1,1 @@
+"""A finished run explained: from its folder alone to words, figures and pages."""
