@@ -29,7 +29,7 @@ from orchestrator.reporting.report import REPORT_FILE
 from orchestrator.result import ExperimentResult
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
-COLUMNS = 100
+COLUMNS = 112
 WAIT_S = 60
 PAGE_LOADS_MS = 15_000
 DESKTOP, PHONE = 1280, 390
@@ -76,7 +76,8 @@ def in_the_terminal(recipe: str, overrides: Sequence[str]) -> ExperimentResult:
         print_plan(experiment.check(), console)
         result = experiment.run(view=Watching(console))
         print_result(result, console, experiment.tracking_uri)
-    console.save_svg(str(IMAGES / "terminal.svg"), title=f"collegium run {Path(recipe).name}")
+    picture = console.export_svg(title=f"collegium run {Path(recipe).name}")
+    (IMAGES / "terminal.svg").write_text(picture.replace(str(Path.cwd()), "~/here"))
     return result
 
 
