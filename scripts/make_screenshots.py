@@ -22,17 +22,19 @@ from pathlib import Path
 from rich.console import Console
 
 from actors.progress import Progress
+from actors.storage import Folder
 from orchestrator.experiment import Experiment
 from orchestrator.live import LiveView
 from orchestrator.printing import print_plan, print_result
-from orchestrator.reporting.report import REPORT_FILE
 from orchestrator.result import ExperimentResult
+from orchestrator.tracking.journal import Journal
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 COLUMNS = 112
 WAIT_S = 60
 PAGE_LOADS_MS = 15_000
 DESKTOP, PHONE = 1280, 390
+MLFLOW_PAGE = (1750, 980)
 SCHEMES = {"light": 1, "dark": 0}
 
 
@@ -57,15 +59,15 @@ def main(recipe: str, overrides: Sequence[str]) -> None:
     IMAGES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as storage:
         result = in_the_terminal(recipe, [f"storage={storage}", *overrides])
-        report = Path(result.folder, REPORT_FILE)
+        report = Path(result.report_file)
         for scheme in SCHEMES:
             photograph(chromium, report.as_uri(), IMAGES / f"report-{scheme}.png", (DESKTOP, 1500), scheme)
             with on_a_phone(report) as page:
                 photograph(chromium, page, IMAGES / f"report-phone-{scheme}.png", (PHONE + 20, 1700), scheme)
         database = Path(result.folder).parents[1] / "mlflow.db"
         with mlflow_pages(database) as address:
-            runs = f"{address}/#/experiments/1/runs"
-            photograph(chromium, runs, IMAGES / "mlflow.png", (DESKTOP, 620), "light")
+            curves = f"{address}/#/experiments/{'/runs/'.join(student_of(result, address))}/model-metrics"
+            photograph(chromium, curves, IMAGES / "mlflow.png", MLFLOW_PAGE, "light")
 
 
 def in_the_terminal(recipe: str, overrides: Sequence[str]) -> ExperimentResult:
@@ -79,6 +81,18 @@ def in_the_terminal(recipe: str, overrides: Sequence[str]) -> ExperimentResult:
     picture = console.export_svg(title=f"collegium run {Path(recipe).name}")
     (IMAGES / "terminal.svg").write_text(picture.replace(str(Path.cwd()), "~/here"))
     return result
+
+
+def student_of(result: ExperimentResult, address: str) -> tuple[str, str]:
+    """The ids of the experiment and of the student's run."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(address)
+    experiment = client.get_experiment_by_name(result.name)
+    assert experiment is not None
+    tags = f"tags.`collegium.run` = '{Journal(Folder(result.folder)).record.id}' AND tags.`collegium.rung` = 'student'"
+    [run] = client.search_runs([experiment.experiment_id], tags)
+    return experiment.experiment_id, run.info.run_id
 
 
 def photograph(chromium: str, address: str, file: Path, size: tuple[int, int], scheme: str) -> None:
