@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from actors.ensemble import LearnedWeights, RuleMetadata, rule_metadata, shares_of
-from actors.knowledge import Position
+from actors.knowledge import Position, RowNumbers
 from actors.randomness import step_dice
 from actors.specs import FIXED_WEIGHTS, ImportSpec, TeacherSpec
 from actors.teacher import known_classes
@@ -67,9 +67,9 @@ class Combination(nn.Module):
         return self._rule(**{name: named[name] for name in self.metadata.arguments if name in named})
 
 
-def asked_rows(weights: Tensor) -> list[tuple[int, ...] | None]:
+def asked_rows(weights: Tensor) -> list[RowNumbers]:
     """Per teacher the rows that it has a weight in: None for all of them, an empty tuple for none."""
-    heard = weights != 0
     if weights.ndim == 1:
-        return [None if one else () for one in heard.tolist()]
+        return [None if weight else () for weight in weights.tolist()]
+    heard = weights != 0
     return [None if bool(one.all()) else tuple(torch.nonzero(one)[:, 0].tolist()) for one in heard]

@@ -161,7 +161,8 @@ class StudentTrainer:
 
     def _evaluate(self) -> dict[str, float]:
         if self.worker.world_size > 1:
-            for buffer in [*self._distillation.buffers(), *self.student.buffers()]:
+            averaged_too = () if self._average is None else self._average.module.buffers()
+            for buffer in (*self._distillation.buffers(), *averaged_too):
                 torch.distributed.broadcast(buffer, src=0)
         return score_rows(
             self.student.eval(),

@@ -100,7 +100,8 @@ class Term(nn.Module):
         return 1.0 if given is None else float(given)
 
     def asked(self, labels: Tensor, position: Position) -> dict[str, RowNumbers]:
-        """The teachers that it must hear about a batch, and the rows."""
+        """The teachers that it must hear about a batch, and the rows; the same teachers on all workers where weights
+        are by teacher."""
         names = [teacher.name for teacher in self.teachers]
         if self.combination.gives_target or self.needs_answers or not names:
             return dict.fromkeys(names)
@@ -126,10 +127,13 @@ class Term(nn.Module):
         return [one for one in logits if one is not None]
 
     def _weighted(self, outputs: Outputs, targets: Targets, weights: Tensor) -> Tensor:
+        # Not whoever has answered: another loss may hear more teachers on one worker than on another, and all workers
+        # must take part in the same sums.
+        heard = [True] * len(weights) if self.needs_answers else [weight != 0 for weight in weights.tolist()]
         values = [
             weights[k] * self._against(outputs, targets, k, self._teacher_tensor(targets.knowledge[teacher.name]))
             for k, teacher in enumerate(self.teachers)
-            if teacher.name in targets.knowledge and targets.knowledge[teacher.name].rows is None
+            if heard[k]
         ]
         return torch.stack(values).sum(dim=0)
 

@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-RESERVED_NAMES = ("student", "ensemble", "alone")
+RESERVED_NAMES = ("student", "ensemble", "alone", "label")
 MODELS_FOLDER = "models"
 ARTIFACTS_FOLDER = "mlartifacts"
 STORAGE_FOLDERS = {MODELS_FOLDER: "trained teachers", ARTIFACTS_FOLDER: "MLflow's files"}

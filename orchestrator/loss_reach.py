@@ -35,8 +35,8 @@ def check_losses(spec: StudentSpec, where: str, inputs: Mapping[str, Tensor]) ->
             raise ValueError(f"{section}: all weights of {spec.name} are 0 in epoch {epoch}; give one of them a weight")
     for _, term in distillation.criterion.named_terms():
         _check_masks(term, spec, where)
-        _check_rule(term, spec.num_classes)
-        _check_request(term)
+        if term.teachers:
+            _check_rule(term, spec.num_classes)
     row = tuple(prepared.shape[1:])
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
@@ -72,6 +72,7 @@ def _check_rule(term: Term, num_classes: int) -> None:
             "(it has no `reduction`); use mean_losses, random or learned"
         )
     if not term.combination.gives_target:
+        _check_weights(term)
         return
     if term.teacher_tap is not None:
         raise ValueError(f"{where}: {rule} needs `on: logits`, got taps; use mean_losses")
@@ -86,12 +87,26 @@ def _check_rule(term: Term, num_classes: int) -> None:
         raise ValueError(f"{where}: {rule} needs teachers of the same classes, got {text}; use mean_losses")
 
 
-def _check_request(term: Term) -> None:
-    """Asks once, as a step would: a rule may refuse its kwargs."""
+def _check_weights(term: Term) -> None:
+    """Weighs a made-up batch once: a rule may refuse its kwargs, or be no rule."""
+    rule, metadata = term.spec.ensemble.target, term.combination.metadata
+    where = f"{term.spec.key}.ensemble"
+    labels = torch.zeros(PROBE_ROWS, dtype=torch.int64)
+    made_up = [torch.rand(PROBE_ROWS, *teacher.shapes[LOGITS]) for teacher in term.teachers]
     try:
-        term.asked(torch.zeros(PROBE_ROWS, dtype=torch.int64), Position())
+        weights, _ = term.combination.weights(labels, Position(), 0, made_up)
     except Exception as error:
-        raise ValueError(f"{term.spec.key}.ensemble: {error}") from error
+        raise ValueError(f"{where}: {error}") from error
+    count = len(term.teachers)
+    shape = (count, PROBE_ROWS) if metadata.per_sample else (count,)
+    if tuple(weights.shape) != shape:
+        kind = "(teachers, rows)" if metadata.per_sample else "(teachers,)"
+        raise ValueError(f"{where}: expected weights {kind} of {rule}, {shape} here, got {tuple(weights.shape)}")
+    totals = weights.sum(dim=0)
+    if not torch.allclose(totals, torch.ones_like(totals), atol=1e-4):
+        raise ValueError(
+            f"{where}: expected weights of {rule} that add up to 1 over the teachers, got {totals.flatten().tolist()}"
+        )
 
 
 def _check_reach(distillation: Distillation, listened: tuple[TeacherSpec, ...], row: Shape) -> None:

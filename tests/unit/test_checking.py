@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from actors.ensemble import combines
 from actors.weights import weights_as_bytes
 from orchestrator.checking import check
 from orchestrator.config import ExperimentConfig
@@ -54,6 +55,16 @@ def per_row(student, teacher):
 
 def unmarked_rule(*, shares):
     return shares
+
+
+@combines(paper="mine", gives="weights")
+def halves_of_three(*, teachers):
+    return torch.tensor([0.75] * len(teachers))
+
+
+@combines(paper="mine", gives="weights")
+def by_row_unsaid(*, teachers, labels):
+    return torch.full((len(teachers), len(labels)), 0.5)
 
 
 def plain_gap(student, teacher):
@@ -378,6 +389,14 @@ def test_the_weights_of_an_ensemble_are_checked():
         (
             ["losses.soft.ensemble={target: label_routing, kwargs: {routes: {wide: [0], depp: [1]}}}"],
             "routes: 'depp' is none of the teachers wide, deep; leave it out",
+        ),
+        (
+            [f"losses.soft.ensemble={HERE}:halves_of_three"],
+            f"expected weights of {HERE}:halves_of_three that add up to 1 over the teachers, got [1.5]",
+        ),
+        (
+            [f"losses.soft.ensemble={HERE}:by_row_unsaid"],
+            f"expected weights (teachers,) of {HERE}:by_row_unsaid, (2,) here, got (2, 4)",
         ),
         (
             [f"losses.soft.ensemble={HERE}:unmarked_rule"],

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+ROOT = Path(__file__).parents[2]
 CODE = """
 import json, sys
 import torch
@@ -36,18 +37,75 @@ torch.distributed.destroy_process_group()
 """
 
 
+# On rank 0 the router asks `b` about all rows, on rank 1 about some, and the dice of this step hear `a` alone.
+RULES = """
+import json, sys, torch
+torch.set_num_threads(1)
+from actors.criterion import Criterion
+from actors.knowledge import Knowledge, Position
+from actors.specs import ImportSpec, LossSpec, ModelSpec, TeacherSpec
+from actors.term import Outputs, Targets
+file, rank = sys.argv[1], int(sys.argv[2])
+if rank < 2:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+model = ModelSpec(ImportSpec("actors.models:mlp"))
+teachers = [TeacherSpec(name, model, "", {"logits": (3,)}) for name in "ab"]
+dkd = ImportSpec("actors.losses:dkd_loss")
+def soft(name, rule, **kwargs):
+    rule = ImportSpec(f"actors.ensemble:{rule}", kwargs)
+    return LossSpec(name, dkd, on="logits", teachers=("a", "b"), ensemble=rule)
+losses = [soft("dice", "random"), soft("routed", "label_routing", routes={"a": [0, 1], "b": [2]}),
+          soft("sure", "confidence"), soft("gate", "learned")]
+terms = Criterion(losses, {"logits": (3,)}, teachers)
+labels = torch.tensor([2, 2, 2, 0, 1, -1])
+logits = {name: torch.arange(18.0).reshape(6, 3).add(shift).cos() for name, shift in (("a", 0.0), ("b", 1.0))}
+student = torch.arange(18.0).reshape(6, 3).sin()
+mine = slice(3 * rank, 3 * rank + 3) if rank < 2 else slice(0, 6)
+step = next(step for step in range(50) if list(terms.terms[0].asked(labels, Position(0, step))) == ["a"])
+found = []
+for count in (len(losses), 2):
+    criterion = Criterion(losses[:count], {"logits": (3,)}, teachers)
+    request = criterion.request(labels[mine], Position(0, step))
+    known = {}
+    for one in request:
+        rows = slice(None) if one.rows is None else list(one.rows)
+        known[one.teacher] = Knowledge(one.teacher, logits[one.teacher][mine][rows], rows=one.rows)
+    leaf = student[mine].clone().requires_grad_()
+    targets = Targets(labels[mine], torch.arange(6)[mine], known, Position(0, step))
+    total, values, _ = criterion(Outputs(leaf), targets)
+    total.backward()
+    found.append([{name: value.item() for name, value in values.items()}, leaf.grad.tolist()])
+print(json.dumps(found))
+if rank < 2:
+    torch.distributed.destroy_process_group()
+"""
+
+
+def test_rules_give_two_workers_together_what_they_give_one(tmp_path):
+    first, second = in_processes(RULES, tmp_path / "group", (0, 1))
+    [whole] = in_processes(RULES, tmp_path / "none", (2,))
+    for (ours, of_ours), (theirs, of_theirs), (alone, of_alone) in zip(first, second, whole, strict=True):
+        for name, value in alone.items():
+            assert (ours[name] + theirs[name]) / 2 == pytest.approx(value, rel=1e-5), name
+        averaged = torch.tensor([*of_ours, *of_theirs]) / 2
+        torch.testing.assert_close(averaged, torch.tensor(of_alone), rtol=1e-4, atol=1e-6)
+
+
+def in_processes(code, file, ranks):
+    command = [sys.executable, "-c", code, str(file)]
+    workers = [
+        subprocess.Popen([*command, str(rank)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for rank in ranks
+    ]
+    outputs = [worker.communicate(timeout=120) for worker in workers]
+    assert not any(worker.returncode for worker in workers), outputs
+    return [json.loads(output.splitlines()[-1]) for output, _ in outputs]
+
+
 @pytest.fixture(scope="module")
 def of_both(tmp_path_factory):
     """For each of the batches: (loss, gradient of its logits) of rank 0 and of rank 1."""
-    command = [sys.executable, "-c", CODE, str(tmp_path_factory.mktemp("group") / "store")]
-    root = Path(__file__).parents[2]
-    workers = [
-        subprocess.Popen([*command, str(rank)], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for rank in (0, 1)
-    ]
-    outputs = [worker.communicate(timeout=120) for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], outputs
-    first, second = (json.loads(output.splitlines()[-1]) for output, _ in outputs)
+    first, second = in_processes(CODE, tmp_path_factory.mktemp("group") / "store", (0, 1))
     return list(zip(first, second, strict=True))
 
 
