@@ -28,20 +28,36 @@ Timed = tuple[nn.Module, Tensor]
 
 @torch.no_grad()
 def costs(models: Sequence[TrainedModel], dataset: SharedDataset, data: DataSpec) -> list[dict[str, Any]]:
-    """Of each model `bytes_on_disk`; `flops` of one image, a multiply-add counted as two, None where they cannot be
-    counted; `latency_ms` by size of the batch, the median over rounds in which all models take turns."""
-    inputs, _ = evaluation_rows(dataset.open(), data).build(*_first_rows(max(BATCHES), len(dataset.open())))
+    """Of each model `bytes_on_disk`; `flops` of one image, a multiply-add counted as two; `latency_ms` by size of the
+    batch, the median over rounds in which all models take turns. None where it does not run on the CPU, or its
+    operations cannot be counted."""
+    test = dataset.open()
+    inputs, _ = evaluation_rows(test, data).build(*_first_rows(max(BATCHES), len(test)))
     timed = [(one.load(), prepare(inputs, one.model.input, one.name)) for one in models]
     with intra_op_threads(1):
-        latencies = _latencies(timed)
+        running = [one for one in timed if _runs(*one)]
+        latencies = dict(zip(map(id, running), _latencies(running), strict=True))
     return [
-        {"bytes_on_disk": Path(one.weights).stat().st_size, "flops": _flops(model, rows[:1]), "latency_ms": latency}
-        for one, (model, rows), latency in zip(models, timed, latencies, strict=True)
+        {
+            "bytes_on_disk": Path(model.weights).stat().st_size,
+            "flops": _flops(one[0], one[1][:1]),
+            "latency_ms": latencies.get(id(one)),
+        }
+        for model, one in zip(models, timed, strict=True)
     ]
 
 
 def _first_rows(count: int, length: int) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(count) % length, np.zeros(count, dtype=np.int32)
+
+
+def _runs(model: nn.Module, rows: Tensor) -> bool:
+    try:
+        for size in BATCHES:
+            model(rows[:size])
+    except Exception:  # written for a GPU alone: a run does not fail by a figure
+        return False
+    return True
 
 
 def _latencies(timed: Sequence[Timed]) -> list[dict[str, float]]:
@@ -69,6 +85,6 @@ def _flops(model: nn.Module, row: Tensor) -> int | None:
     try:
         with FlopCounterMode(display=False) as counter:
             model(row)
-    except Exception:  # an operation that torch cannot count, or that looks at what is counted
+    except Exception:
         return None
     return counter.get_total_flops() or None

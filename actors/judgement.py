@@ -123,10 +123,11 @@ class Pictures:
     folder: Folder
 
     def write(self, sample: int) -> str:
-        """The file's name relative to the folder."""
+        """The file's name relative to the folder; there is none of what is no image."""
         inputs, _ = evaluation_rows(self.dataset, self.data).build(np.array([sample]), np.zeros(1, dtype=np.int32))
-        pixels = next(iter(inputs.values()))[0]
-        (self.folder / IMAGES_FOLDER).write(f"{sample}.png", png(pixels))
+        pixels = inputs.get("image", next(iter(inputs.values())))[0]
+        if pixels.ndim == 3:
+            (self.folder / IMAGES_FOLDER).write(f"{sample}.png", png(pixels))
         return f"{IMAGES_FOLDER}/{sample}.png"
 
 

@@ -53,14 +53,20 @@ def _costs(
     measuring: Any = ray.remote(costs)
     measured = dict(zip(dict.fromkeys(kinds), ray.get(measuring.remote(distinct, dataset, data)), strict=True))
     by_name = {model.name: dict(measured[kind]) for model, kind in zip(models, kinds, strict=True)}
-    together = [by_name[name] for name in panel.ensemble]
-    flops = [one["flops"] for one in together]
-    by_name["ensemble"] = {
-        "bytes_on_disk": sum(one["bytes_on_disk"] for one in together),
-        "flops": None if None in flops else sum(flops),
-        "latency_ms": {size: sum(one["latency_ms"][size] for one in together) for size in together[0]["latency_ms"]},
-    }
+    by_name["ensemble"] = _sum([by_name[name] for name in panel.ensemble])
     return by_name
+
+
+def _sum(costs_of: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of an ensemble; what is not known of one is not known of all."""
+    flops = [one["flops"] for one in costs_of]
+    latencies = [one["latency_ms"] for one in costs_of]
+    sizes = [] if None in latencies else latencies[0]
+    return {
+        "bytes_on_disk": sum(one["bytes_on_disk"] for one in costs_of),
+        "flops": None if None in flops else sum(flops),
+        "latency_ms": {size: sum(one[size] for one in latencies) for size in sizes} or None,
+    }
 
 
 def _kind(model: TrainedModel) -> str:

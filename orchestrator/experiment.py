@@ -50,7 +50,7 @@ class Experiment:
         config = Path(folder, CONFIG_FILE)
         if not config.is_file():
             raise ValueError(f"resume: expected the folder of a run, found no {CONFIG_FILE} in {str(folder)!r}")
-        if config.with_name(RESULT_FILE).is_file():
+        if config.with_name(RESULT_FILE).is_file() and config.with_name(REPORT_FILE).is_file():
             raise ValueError(f"resume: this run is finished, its result is {config.with_name(RESULT_FILE)}")
         storage = str(config.resolve().parents[2])
         return cls(ExperimentConfig.from_yaml(config).model_copy(update={"storage": storage}))
@@ -110,8 +110,12 @@ class Experiment:
         try:
             yield tracker
         finally:
-            if unsent := tracker.close():
-                view.say(unsent)
+            try:
+                if unsent := tracker.close():
+                    view.say(unsent)
+            except KeyboardInterrupt:
+                view.say(f"tracking: interrupted; send the rest with: collegium sync {folder}")
+                raise
 
     def _tags(self) -> dict[str, str]:
         given = {f"teachers.{name}.registered": uri for name, uri in self.findings.registered.items()}

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from actors.data import SharedDataset, evaluation_rows
 from actors.inputs import prepare
@@ -29,8 +29,8 @@ class Packaging:
         """Why there is no model, or nothing."""
         try:
             ray.get(self._done)
-        except RayTaskError as error:
-            return str(error.cause)
+        except RayError as error:
+            return str(error.cause if isinstance(error, RayTaskError) else error)
         return ""
 
 

@@ -17,7 +17,7 @@ REPORT_FILE = "report.html"
 class ModelResult:
     """One model, or the ensemble, on the test set. `cross_entropy` in nats; `samples`: the test rows whose class it
     knows; `ece`: the expected calibration error over the bins of `reliability`; `flops`: of one image; `latency_ms`: by
-    size of the batch, on one CPU thread.
+    size of the batch, on one CPU thread, None where it does not run there.
     """
 
     name: str
@@ -31,7 +31,7 @@ class ModelResult:
     reliability: list[dict[str, float]]
     bytes_on_disk: int
     flops: int | None
-    latency_ms: dict[str, float]
+    latency_ms: dict[str, float] | None
     weights: str | None = None
 
 

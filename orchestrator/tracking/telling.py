@@ -63,7 +63,7 @@ def result_values(result: ExperimentResult) -> Values:
             "parameters": model.parameters,
             "bytes_on_disk": model.bytes_on_disk,
             "flops": model.flops,
-            **{f"latency_ms_{size}": value for size, value in model.latency_ms.items()},
+            **{f"latency_ms_{size}": value for size, value in (model.latency_ms or {}).items()},
         }
         found |= {f"test/{model.name}/{name}": float(value) for name, value in numbers.items() if value is not None}
     return found

@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections import OrderedDict
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,7 +13,7 @@ from PIL import Image
 from actors.costs import costs
 from actors.data import SharedDataset
 from actors.datasets import Digits
-from actors.judgement import ANSWERS_FILE, Panel, class_names, judge, png
+from actors.judgement import ANSWERS_FILE, Panel, Pictures, class_names, judge, png
 from actors.predictions import Prediction, TrainedModel
 from actors.specs import DataSpec, ImportSpec
 from actors.storage import Folder
@@ -125,6 +126,23 @@ def test_classes_are_named_by_the_dataset_or_numbered():
     assert class_names(FiveRows(), 4) == ["0", "1", "2", "3"] and class_names(object(), 2) == ["0", "1"]
 
 
+def test_what_is_no_image_has_no_picture(tmp_path):
+    class Words(FiveRows):
+        def __getitem__(self, index: int):
+            return {"tokens": np.arange(4)}, LABELS[index]
+
+    data = DataSpec(ImportSpec("a:b"), ImportSpec("a:b"), {}, evaluation_view=WORDS)
+    pictures = Pictures(Words(), data, Folder(str(tmp_path)))
+    assert pictures.write(3) == "disagreements/3.png" and not (tmp_path / "disagreements").exists()
+
+
+def as_they_are(dataset, sample_id, generator):
+    return dataset[sample_id]
+
+
+WORDS = ImportSpec(f"{__name__}:as_they_are")
+
+
 def test_pictures_of_any_pixels():
     coloured = Image.open(io.BytesIO(png(torch.arange(12, dtype=torch.uint8).reshape(3, 2, 2))))
     assert coloured.mode == "RGB" and coloured.getpixel((1, 0)) == (1, 5, 9)
@@ -152,6 +170,28 @@ def test_operations_that_cannot_be_counted_are_not_claimed(tmp_path):
     trained = TrainedModel("odd", spec, save_teacher(tmp_path, "odd", spec).weights)
     [found] = costs([trained], SharedDataset.of(Digits(train=False)), DATA)
     assert found["flops"] is None and found["latency_ms"]["1"] > 0
+
+
+def test_a_model_that_does_not_run_on_the_cpu_costs_nobody_a_result(tmp_path):
+    broken, sound = model(f"{__name__}:Elsewhere"), model(width=8, depth=1)
+    trained = [
+        TrainedModel(name, spec, save_teacher(tmp_path, name, sound).weights)
+        for name, spec in (("broken", broken), ("sound", sound))
+    ]
+    of_broken, of_sound = costs(trained, SharedDataset.of(Digits(train=False)), DATA)
+    assert of_broken["latency_ms"] is None and of_broken["flops"] is None and of_broken["bytes_on_disk"] > 0
+    assert of_sound["latency_ms"]["1"] > 0
+
+
+class Elsewhere(torch.nn.Sequential):
+    """The model of `sound`, which runs nowhere."""
+
+    def __init__(self) -> None:
+        built = model(width=8, depth=1).model.build()
+        super().__init__(OrderedDict(built.named_children()))
+
+    def forward(self, inputs):
+        raise RuntimeError("needs a GPU")
 
 
 class Elementwise(torch.nn.Module):
