@@ -28,16 +28,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-RULES = (
-    "mean_losses",
-    "mean_logits",
-    "mean_probabilities",
-    "confidence",
-    "entropy",
-    "random",
-    "label_routing",
-    "learned",
-)
 NEEDS = ("logits", "labels")
 ATTRIBUTE = "combination"
 NEVER = -1e30

@@ -16,6 +16,17 @@ Shape = tuple[int, ...]
 SCHEDULE_LENGTHS = ("total_steps", "T_max")
 """What torch's schedulers call the number of times that they will be stepped; filled in where it is left out."""
 
+ENSEMBLE_RULES = (
+    "mean_losses",
+    "mean_logits",
+    "mean_probabilities",
+    "confidence",
+    "entropy",
+    "random",
+    "label_routing",
+    "learned",
+)
+"""Our own ensemble rules: names in `actors.ensemble`."""
 RULE_ARGUMENTS = ("targets", "shares", "temperature", "teachers", "classes", "labels", "logits", "dice")
 """What an ensemble rule may ask for by name; `actors.ensemble` says what each is."""
 FIXED_WEIGHTS = "weights"

@@ -19,7 +19,7 @@ from rich.text import Text
 from actors import ensemble
 from actors import losses as loss_functions
 from actors.losses import metadata_of
-from actors.specs import FIXED_WEIGHTS, RULE_ARGUMENTS
+from actors.specs import ENSEMBLE_RULES, FIXED_WEIGHTS, RULE_ARGUMENTS
 
 GROUPS = {
     "response": "Losses on what models answer",
@@ -64,7 +64,7 @@ def losses() -> list[Method]:
 
 
 def rules() -> list[Method]:
-    return [_rule(name) for name in ensemble.RULES]
+    return [_rule(name) for name in ENSEMBLE_RULES]
 
 
 def print_methods(console: Console) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, GetJsonSchemaHandler, ValidationInfo, field_validator, model_validator
 from pydantic_core import CoreSchema
 
-from actors.specs import DataSpec, ImportSpec, InputSpec, Resources
+from actors.specs import ENSEMBLE_RULES, DataSpec, ImportSpec, InputSpec, Resources
 from orchestrator.fields import (
     Flag,
     Key,
@@ -28,18 +28,6 @@ from orchestrator.fields import (
     expects,
 )
 from orchestrator.problems import did_you_mean
-
-ENSEMBLE_RULES = (
-    "mean_losses",
-    "mean_logits",
-    "mean_probabilities",
-    "confidence",
-    "entropy",
-    "random",
-    "label_routing",
-    "learned",
-)
-"""`actors.ensemble:RULES`, which needs torch; a test holds them equal."""
 
 
 class ImportConfig(Section):

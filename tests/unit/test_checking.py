@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from actors.ensemble import combines
+from actors.specs import ENSEMBLE_RULES
 from actors.weights import weights_as_bytes
 from orchestrator.checking import check
 from orchestrator.config import ExperimentConfig
-from orchestrator.sections import ENSEMBLE_RULES
 from tests.unit.digits_setup import model
 
 DIGITS = Path(__file__).with_name("digits.yaml")

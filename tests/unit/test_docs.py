@@ -13,7 +13,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from actors import ensemble, losses
+from actors import losses
+from actors.specs import ENSEMBLE_RULES
 from orchestrator import document, methods
 from orchestrator.checking import check
 from orchestrator.cli import app
@@ -83,7 +84,7 @@ def test_defaults_and_types_read_well():
 def test_methods_lists_every_loss_and_rule():
     listed = {method.name: method for method in (*methods.losses(), *methods.rules())}
     named = {name for name in losses.__all__ if name.endswith("_loss")}
-    assert set(listed) == named | set(ensemble.RULES)
+    assert set(listed) == named | set(ENSEMBLE_RULES)
     assert listed["dkd_loss"].needs == ("logits", "labels")
     assert listed["dkd_loss"].arguments == ("alpha=1.0", "beta=8.0", "temperature=4.0", "standardize=False")
     assert listed["hint_loss"].needs == ("a tap",) and listed["hint_loss"].arguments == ()
