@@ -9,7 +9,8 @@ DATA := data/FashionMNIST/raw/t10k-labels-idx1-ubyte
 .PHONY: install data demo test lint types docs accuracy clean
 
 install: $(VENV)/.installed
-	@echo "the environment is $(VENV)"
+	@echo "the environment is $(VENV); for the commands collegium and mlflow in this shell:"
+	@echo "  source $(BIN)/activate && pip install --no-deps ."
 
 $(VENV)/.installed:
 	$(PYTHON) scripts/make_environment.py "$(VENV)"

@@ -1,10 +1,9 @@
-"""What a trained model costs: operations, size, and seconds on one CPU thread. Imports no Ray."""
+"""What a trained model costs: operations, and seconds on one CPU thread. Imports no Ray."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -28,23 +27,16 @@ Timed = tuple[nn.Module, Tensor]
 
 @torch.no_grad()
 def costs(models: Sequence[TrainedModel], dataset: SharedDataset, data: DataSpec) -> list[dict[str, Any]]:
-    """Of each model `bytes_on_disk`; `flops` of one image, a multiply-add counted as two; `latency_ms` by size of the
-    batch, the median over rounds in which all models take turns. None where it does not run on the CPU, or its
-    operations cannot be counted."""
+    """Of each model `flops` of one image, a multiply-add counted as two, and `latency_ms` by size of the batch, the
+    median over rounds in which all models take turns. None where it does not run on the CPU, or its operations cannot
+    be counted."""
     test = dataset.open()
     inputs, _ = evaluation_rows(test, data).build(*_first_rows(max(BATCHES), len(test)))
     timed = [(one.load(), prepare(inputs, one.model.input, one.name)) for one in models]
     with intra_op_threads(1):
         running = [one for one in timed if _runs(*one)]
         latencies = dict(zip(map(id, running), _latencies(running), strict=True))
-    return [
-        {
-            "bytes_on_disk": Path(model.weights).stat().st_size,
-            "flops": _flops(one[0], one[1][:1]),
-            "latency_ms": latencies.get(id(one)),
-        }
-        for model, one in zip(models, timed, strict=True)
-    ]
+    return [{"flops": _flops(one[0], one[1][:1]), "latency_ms": latencies.get(id(one))} for one in timed]
 
 
 def _first_rows(count: int, length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -153,7 +153,7 @@ def entropy(*, logits: Sequence[Tensor]) -> Tensor:
 def random(*, shares: Tensor, dice: np.random.Generator) -> Tensor:
     """One teacher per step, drawn by the shares; the others are not asked.
 
-    Fukuda et al., 2017, Interspeech.
+    The same for all losses of a step that draw from as many with the same shares. Fukuda et al., 2017, Interspeech.
     """
     drawn = int(dice.choice(len(shares), p=shares.tolist()))
     return F.one_hot(torch.tensor(drawn), len(shares)).to(shares)
@@ -201,16 +201,11 @@ class learned(nn.Module):
     w = softmax(a), first at the shares. As the gate of a mixture of experts (Jacobs et al., 1991), a follows the
     likelihood of the labels under the mixture, -log sum_k w_k p_k(y), over the samples whose class two teachers at
     least know (of those who know it); the student's own loss does not move it, or it would settle on whom it is
-    easiest to follow.
-
-    Raises:
-        ValueError: a share of 0, which could never be learned away from.
+    easiest to follow. It is trained by the student's optimiser, weight decay and clipping included.
     """
 
     def __init__(self, *, shares: Tensor) -> None:
         super().__init__()
-        if bool((shares <= 0).any()):
-            raise ValueError("weights: expected first weights above 0; leave the teacher out instead")
         self.scores = nn.Parameter(shares.float().log())
 
     def forward(self, *, logits: Sequence[Tensor], labels: Tensor, classes: Sequence[Sequence[int]]) -> LearnedWeights:
@@ -234,14 +229,16 @@ def shares_of(teachers: Sequence[str], weights: Mapping[str, float] | None, wher
     """Each teacher's share from fixed weights (missing ones 1), scaled to add up to 1. `where` is their config key.
 
     Raises:
-        ValueError: they are no mapping of numbers, one is negative, or all are zero.
+        ValueError: they are no mapping of numbers above 0.
     """
     given = {} if weights is None else weights
     if not isinstance(given, Mapping) or not all(isinstance(weight, (int, float)) for weight in given.values()):
         raise ValueError(f"{where}: expected a number for each teacher's name, got {weights!r}")
     raw = torch.tensor([float(given.get(teacher, 1.0)) for teacher in teachers], dtype=torch.float64)
-    if len(raw) and not (bool((raw >= 0).all()) and 0 < raw.sum() < torch.inf):
-        raise ValueError(f"{where}: expected weights >= 0 with a positive sum, got {raw.tolist()}")
+    if not bool(((raw > 0) & (raw < torch.inf)).all()):
+        raise ValueError(
+            f"{where}: expected weights above 0, got {raw.tolist()}; leave a teacher without weight out of `teachers`"
+        )
     return raw / raw.sum() if len(raw) else raw
 
 

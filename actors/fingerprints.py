@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
@@ -60,6 +61,28 @@ def targets_in(content: Any) -> list[str]:
     return []
 
 
+def _with_neighbours(file: Path) -> set[Path]:
+    """A module's file and those beside it that it imports, and they."""
+    found, queue = set(), [file]
+    while queue:
+        one = queue.pop()
+        if one in found or not one.is_file():
+            continue
+        found.add(one)
+        for name in _imported(one):
+            beside = file.parent / name
+            queue += [beside.with_suffix(".py"), *beside.rglob("*.py")]
+    return found
+
+
+def _imported(file: Path) -> set[str]:
+    """The root names of what a file imports."""
+    nodes = list(ast.walk(ast.parse(file.read_bytes())))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name.partition(".")[0] for name in names} - {""}
+
+
 def _package_fingerprint(package: str) -> str:
     found = importlib.util.find_spec(package) if package else None
     if found is None or found.origin in ("built-in", "frozen"):
@@ -67,9 +90,9 @@ def _package_fingerprint(package: str) -> str:
     folders = [Path(folder) for folder in found.submodule_search_locations or []]
     if package != "actors" and "site-packages" in Path(found.origin or folders[0]).parts:
         return str(getattr(importlib.import_module(package), "__version__", ""))
-    files = [file for folder in folders for file in folder.rglob("*.py")]
+    files = {file for folder in folders for file in folder.rglob("*.py")}
     hasher = hashlib.sha256()
-    for file in sorted(files or Path(str(found.origin)).parent.glob("*.py")):
+    for file in sorted(files or _with_neighbours(Path(str(found.origin)))):
         hasher.update(f"{file.name};".encode())
         hasher.update(file.read_bytes())
     return hasher.hexdigest()

@@ -8,6 +8,7 @@ numbers alone.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,27 +87,40 @@ def against_alone(choices: Mapping[str, Tensor], labels: Tensor) -> dict[str, in
 def contributions(
     panel: Panel, said: Mapping[str, Prediction], choices: Mapping[str, Tensor], labels: Tensor
 ) -> list[dict[str, Any]]:
-    """Of each teacher of the ensemble that the student hears: what the ensemble is without it, and how it did where the
-    student differs from the student alone. Empty where there are fewer than two."""
+    """Of each teacher of the ensemble that the student hears: what the ensemble is without it, on the samples that the
+    whole ensemble is scored on, and how it did where the student differs from the student alone. Empty where there are
+    fewer than two."""
     heard = [name for name in panel.ensemble if name in panel.weights]
     if len(heard) < 2:
         return []
     found = []
     for name in heard:
-        rest = score(mean_prediction([said[other] for other in panel.ensemble if other != name]), labels)
+        rest = mean_prediction([said[other] for other in panel.ensemble if other != name])
+        accuracy, cross_entropy = scored_as(said[ENSEMBLE], rest, labels)
         right = choices[name] == labels
         gained, lost = _gained_and_lost(choices, labels) if ALONE in choices else (right & False, right & False)
         found.append(
             {
                 "teacher": name,
                 "weight": panel.weights[name],
-                "accuracy_without": rest["accuracy"],
-                "cross_entropy_without": rest["cross_entropy"],
+                "accuracy_without": accuracy,
+                "cross_entropy_without": cross_entropy,
                 "gained_right": int((gained & right).sum()),
                 "lost_wrong": int((lost & ~right).sum()),
             }
         )
     return found
+
+
+def scored_as(whole: Prediction, rest: Prediction, labels: Tensor) -> tuple[float, float]:
+    """Accuracy and cross-entropy of `rest` on the samples whose class `whole` knows. A class that `rest` does not know
+    is wrong, and costs what knowing nothing costs."""
+    rows = torch.from_numpy(whole.log_probabilities.copy()).gather(1, labels[:, None])[:, 0] != -torch.inf
+    answers, labels = torch.from_numpy(rest.log_probabilities.copy())[rows], labels[rows]
+    costs = -answers.gather(1, labels[:, None])[:, 0]
+    costs = torch.where(costs.isinf(), math.log(answers.shape[1]), costs)
+    right = answers.argmax(dim=1) == labels
+    return float(right.double().mean()), float(costs.double().mean())
 
 
 def _gained_and_lost(choices: Mapping[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,13 +78,16 @@ def labels_of_test(dataset: SharedDataset, data: DataSpec, num_classes: int) -> 
 
 
 def score(prediction: Prediction, labels: Tensor) -> dict[str, Any]:
-    """Scores over the rows whose class the model knows, under the keys of `orchestrator.result:ModelResult`."""
+    """Scores over the rows whose class the model knows, under the keys of `orchestrator.result:ModelResult`. Who knows
+    the class of none is as one who guesses."""
     from torchmetrics.functional.classification import multiclass_calibration_error
 
     log_probabilities = torch.from_numpy(prediction.log_probabilities.copy())
     num_classes = log_probabilities.shape[1]
     known = log_probabilities.gather(1, labels[:, None])[:, 0] != -torch.inf
     answers, labels = log_probabilities[known], labels[known]
+    if not len(labels):
+        return _guessing(prediction)
     scores = Scores(num_classes, torch.device("cpu"))
     scores.add(answers, labels)
     error = multiclass_calibration_error(answers.exp(), labels, num_classes, n_bins=BINS, norm="l1")
@@ -93,10 +97,21 @@ def score(prediction: Prediction, labels: Tensor) -> dict[str, Any]:
         "samples": int(known.sum()),
         "parameters": prediction.num_parameters,
         "ece": float(error),
-        "per_class": [
-            float(right[labels == c].mean()) if bool((labels == c).any()) else None for c in range(num_classes)
-        ],
+        "per_class": [_mean(right[labels == number]) for number in range(num_classes)],
         "reliability": _reliability(answers.exp().amax(dim=1), right),
+    }
+
+
+def _guessing(prediction: Prediction) -> dict[str, Any]:
+    num_classes = prediction.log_probabilities.shape[1]
+    return {
+        "accuracy": 0.0,
+        "cross_entropy": math.log(num_classes),
+        "samples": 0,
+        "parameters": prediction.num_parameters,
+        "ece": 0.0,
+        "per_class": [None] * num_classes,
+        "reliability": [],
     }
 
 

@@ -97,6 +97,8 @@ class Term(nn.Module):
     def temperature(self) -> float:
         default = self._arguments["temperature"].default if "temperature" in self._arguments else 1.0
         given = self.spec.loss.kwargs.get("temperature", default)
+        if given is not None and not isinstance(given, (int, float)):
+            raise ValueError(f"{self.spec.key}.kwargs.temperature: expected a number, got {given!r}")
         return 1.0 if given is None else float(given)
 
     def asked(self, labels: Tensor, position: Position) -> dict[str, RowNumbers]:

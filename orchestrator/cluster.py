@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import ceil
@@ -32,6 +33,7 @@ def connected(address: str | None, wanted: Mapping[str, float]) -> Iterator[dict
     if ray.is_initialized():
         yield cluster_resources()
         return
+    before = signal.getsignal(signal.SIGTERM)  # Ray sets one of its own, which ends the process without a word
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if address is None:
@@ -50,6 +52,7 @@ def connected(address: str | None, wanted: Mapping[str, float]) -> Iterator[dict
             raise ValueError(
                 f"--address: no Ray cluster answers at {address!r}: {error}; start one, or leave it out"
             ) from error
+    signal.signal(signal.SIGTERM, before)
     try:
         yield cluster_resources()
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -52,7 +53,10 @@ def _costs(
     distinct = [models[kinds.index(kind)] for kind in dict.fromkeys(kinds)]
     measuring: Any = ray.remote(costs)
     measured = dict(zip(dict.fromkeys(kinds), ray.get(measuring.remote(distinct, dataset, data)), strict=True))
-    by_name = {model.name: dict(measured[kind]) for model, kind in zip(models, kinds, strict=True)}
+    by_name = {
+        model.name: {**measured[kind], "bytes_on_disk": Path(model.weights).stat().st_size}
+        for model, kind in zip(models, kinds, strict=True)
+    }
     by_name["ensemble"] = _sum([by_name[name] for name in panel.ensemble])
     return by_name
 

@@ -207,6 +207,9 @@ class Experiment:
             return
         tracking = self.config.tracking
         tracker.model(MODEL_FOLDER, "student", tracking.registered_as, tracking.alias)
+        if tracking.registered_as:
+            alias = f", the alias {tracking.alias} moves to it" if tracking.alias else ""
+            view.say(f"the student is a new version of the registered model {tracking.registered_as}{alias}")
 
     def _new_folder(self) -> Folder:
         parent = Path(self.config.storage).absolute() / self.config.name

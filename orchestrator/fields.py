@@ -73,6 +73,8 @@ def _local(path: str) -> str:
 
 
 def _local_or_registered(path: str) -> str:
+    if path.startswith("models:/") and not REGISTERED.fullmatch(path):
+        raise ValueError(f"expected models:/NAME@ALIAS or models:/NAME/VERSION, got {path!r}")
     return path if REGISTERED.fullmatch(path) else _local(path)
 
 

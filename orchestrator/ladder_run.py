@@ -70,6 +70,7 @@ class LadderRun:
         self._board: Any = ray.remote(ProgressBoard).options(num_cpus=0).remote()
         self._done: dict[str, Future[Trained]] = {}
         self._pools: list[TeacherPool] = []
+        self._told: list[str] = []
         self._ended = False
 
     def train(self, view: LiveView) -> dict[str, Trained]:
@@ -101,8 +102,8 @@ class LadderRun:
                 return done
 
     def _tell_end(self, status: Status) -> None:
-        for name, future in self._done.items():
-            if not future.done() or future.exception() is not None:
+        for name in self._told:
+            if not self._done[name].done() or self._done[name].exception() is not None:
                 self._tracker.end(name, status)
 
     def _tell(self, trained: Trained) -> None:
@@ -137,6 +138,7 @@ class LadderRun:
         reused = rung.role != "student" and model.has(OUTCOME_FILE)
         teachers = {f"teachers.{teacher.name}.sha256": file_hash(teacher.weights) for teacher in spec.teachers}
         tags = {"collegium.key": key, "collegium.role": rung.role, "collegium.reused": str(reused).lower(), **teachers}
+        self._told.append(rung.name)
         self._tracker.start(rung.name, rung_params(self._config, rung), {**tags, "data.sha256": self.fingerprint})
         if reused:
             return read_trained(rung, model, reused=True)

@@ -37,7 +37,9 @@ class Packaging:
 def _package(student: TrainedModel, dataset: SharedDataset, data: DataSpec, folder: Folder) -> None:
     from orchestrator.tracking.models import save_mlflow_model
 
-    rows = evaluation_rows(dataset.open(), data)
-    inputs, _ = rows.build(np.arange(EXAMPLE_ROWS), np.zeros(EXAMPLE_ROWS, dtype=np.int32))
+    test = dataset.open()
+    rows = evaluation_rows(test, data)
+    first = np.arange(EXAMPLE_ROWS) % len(test)
+    inputs, _ = rows.build(first, np.zeros(EXAMPLE_ROWS, dtype=np.int32))
     example = prepare(inputs, student.model.input, student.name)
     save_mlflow_model(student.load(), example, student.weights, folder.file(MODEL_FOLDER))

@@ -80,8 +80,9 @@ class RecipeSection(Section):
     checkpoint_every_steps: PositiveInt | None = None
     """Checkpoints within an epoch too; null: after each epoch."""
     ema: Decay | None = None
-    """Decay of an exponential moving average of the weights over the steps (0.999, say); the average is then what is
-    evaluated and exported. Null: the weights themselves."""
+    """Decay of an exponential moving average of the weights over the steps; the average is then what is evaluated and
+    exported. 0.999, say, for runs of many thousands: over fewer than 1 / (1 - decay) it is their plain mean. Null: the
+    weights themselves."""
 
     def recipe(self, batch_size: int, seed: int) -> RecipeSpec:
         return RecipeSpec(

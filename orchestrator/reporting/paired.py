@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
+from math import comb, sqrt
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
 
-BEYOND_CHANCE = 2.0
+CHANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,19 @@ class Paired:
         return (self.gained - self.lost) / sqrt(differing) if differing else 0.0
 
     @property
+    def probability(self) -> float:
+        """Of a difference as large or larger, either way, if each differing sample fell to either by a coin (exact)."""
+        differing = self.gained + self.lost
+        term = comb(differing, max(self.gained, self.lost))
+        total = 0
+        for one in range(max(self.gained, self.lost), differing + 1):
+            total += term
+            term = term * (differing - one) // (one + 1)
+        return min(1.0, 2 * total / 2**differing)
+
+    @property
     def is_beyond_chance(self) -> bool:
-        return abs(self.standard_errors) >= BEYOND_CHANCE
+        return self.probability < CHANCE
 
     def __str__(self) -> str:
         return f"{self.points:+.2f} points, {abs(self.standard_errors):.1f} standard errors"

@@ -164,10 +164,10 @@ def times(rungs: Sequence[Values]) -> Figure:
         panel.tick_params(length=0)
         panel.set_xlabel("share of the time of worker 0, %")
         waits = ", ".join(f"{rung['name']} {rung['shares'].get('wait', 0):.0%}" for rung in rungs)
-        svg = as_svg(drawing, "times", f"Where a step's time went; waiting for knowledge: {waits}")
+        svg = as_svg(drawing, "times", f"Where the time went; waiting for knowledge: {waits}")
     speeds = ", ".join(f"{rung['name']} {rung['images_per_s']:,.0f}" for rung in rungs)
     reading = f"Waiting is for knowledge: where it is large, the teachers are the brake. Images per second: {speeds}."
-    return Figure("Where a step's time went", reading, svg, [(part, Look(part)) for part in PARTS])
+    return Figure("Where the time went", reading, svg, [(part, Look(part)) for part in PARTS])
 
 
 def teacher_weights(history: Sequence[Values], look: Looks) -> Figure | None:

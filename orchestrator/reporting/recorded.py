@@ -82,7 +82,10 @@ def read_run(folder: str) -> RecordedRun:
     """The run in a folder. Raises ValueError where there is none, an unfinished one, or one without these figures."""
     run = Folder(str(Path(folder).resolve()))
     if not run.has(CONFIG_FILE):
-        raise ValueError(f"report: expected the folder of a run, found no {CONFIG_FILE} in {folder!r}")
+        inside = sorted(path.parent.name for path in Path(run.path).glob(f"*/{CONFIG_FILE}"))
+        way_out = f"; it holds the runs {', '.join(inside)}: give one or several of them" if inside else ""
+        there = "found no " + CONFIG_FILE + f" in {folder!r}" if Path(run.path).is_dir() else f"there is no {folder!r}"
+        raise ValueError(f"report: expected the folder of a run, {there}{way_out}")
     if not run.has(RESULT_FILE):
         raise ValueError(f"report: {folder}: this run is not finished; go on with: collegium run --resume {folder}")
     result = json.loads(run.read(RESULT_FILE))

@@ -5,19 +5,23 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from orchestrator import document
 from orchestrator.config import ExperimentConfig
 from orchestrator.loss_config import LossConfig
 from orchestrator.problems import ConfigError
 from orchestrator.reporting.paired import Paired
 from orchestrator.reporting.recorded import CONFIG_FILE, RecordedRun
+
+BY_TEACHER = ("weights", "routes")
+"""What an ensemble rule's kwargs have by teacher."""
 
 # None of these changes which student a seed gives.
 _ELSEWHERE = {"name", "storage", "source", "answer_timeout_s", "tracking", "teachers", "losses"}
@@ -58,7 +62,10 @@ def removal_command(run: RecordedRun, teacher: str) -> str:
     for name, listeners in _listeners(run.config, "student").items():
         if teacher in listeners:
             changes += _without(name, run.config.losses[name], listeners, teacher)
-    return shlex.join(["collegium", "run", run.folder.file(CONFIG_FILE), *changes])
+    storage = str(Path(run.folder.path).parents[1])
+    tracking = run.config.tracking
+    unregistered = ["tracking.alias=null", "tracking.registered_as=null"] if tracking.registered_as else []
+    return shlex.join(["collegium", "run", run.folder.file(CONFIG_FILE), *changes, f"storage={storage}", *unregistered])
 
 
 def mean_over_seeds(checks: Iterable[Removal]) -> tuple[float, float, int]:
@@ -74,11 +81,15 @@ def _without(name: str, loss: LossConfig, listeners: Sequence[str], teacher: str
     if not rest:
         return [f"losses.{name}.weight=0"]
     changes = [f"losses.{name}.teachers=[{','.join(rest)}]"]
-    weights = loss.ensemble.kwargs.get("weights") if loss.ensemble else None
-    if isinstance(weights, Mapping) and teacher in weights:
-        kept = {key: value for key, value in weights.items() if key != teacher}
-        changes.append(f"losses.{name}.ensemble.kwargs.weights={document.dump(kept).strip() if kept else 'null'}")
+    kwargs = loss.ensemble.kwargs if loss.ensemble else {}
+    for key in (key for key in BY_TEACHER if isinstance(kwargs.get(key), Mapping) and teacher in kwargs[key]):
+        kept = {one: value for one, value in kwargs[key].items() if one != teacher}
+        changes.append(f"losses.{name}.ensemble.kwargs.{key}={_in_a_line(kept) if kept else 'null'}")
     return changes
+
+
+def _in_a_line(mapping: Mapping[str, Any]) -> str:
+    return json.dumps(mapping)
 
 
 def _removal(whole: RecordedRun, less: RecordedRun) -> Removal | None:
@@ -146,7 +157,10 @@ def _rule(loss: LossConfig, teachers: Sequence[str]) -> Any:
         return rule
     raw = [(weights or {}).get(name, 1.0) for name in teachers]
     shares = [round(one / sum(raw), 9) for one in raw] if sum(raw) else raw
-    return {"target": rule["target"], "kwargs": _less(rule["kwargs"], {"weights"}), "shares": shares}
+    kwargs = _less(rule["kwargs"], {"weights"})
+    if isinstance(kwargs.get("routes"), Mapping):
+        kwargs["routes"] = {name: kwargs["routes"].get(name) for name in teachers}
+    return {"target": rule["target"], "kwargs": kwargs, "shares": shares}
 
 
 def _less(section: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:

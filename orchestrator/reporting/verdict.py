@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from orchestrator.reporting.paired import BEYOND_CHANCE, Paired
+from orchestrator.reporting.paired import Paired
 from orchestrator.reporting.recorded import RecordedRun, Values
 from orchestrator.reporting.removal import Removal, mean_over_seeds, removal_command
 
@@ -116,26 +116,35 @@ def _outcome(check: Removal) -> str:
     is_better = check.paired.points > 0
     found = f"the student is {'better' if is_better else 'worse'} without it"
     contributions = check.whole.result["contributions"]
-    if check.teacher in helped_least(contributions):
-        return "this bears it out" if is_better else f"this does not bear it out, {found}"
-    if check.teacher in helped_most(contributions):
-        return f"this does not bear it out, {found}" if is_better else "this bears it out"
-    return found
+    if check.teacher not in {*helped_least(contributions), *helped_most(contributions)}:
+        return found
+    return "this bears it out" if is_better == _expected_better(check) else f"this does not bear it out, {found}"
+
+
+def _expected_better(check: Removal) -> bool:
+    """What the ensemble said: whether it is better without this teacher."""
+    ensemble = check.whole.model("ensemble")
+    [one] = [one for one in check.whole.result["contributions"] if one["teacher"] == check.teacher]
+    return ensemble is not None and one["cross_entropy_without"] < ensemble["cross_entropy"]
 
 
 def _judged(paired: Paired) -> str:
     if not paired.is_beyond_chance:
-        return f"On so few differing samples that may be chance (below {BEYOND_CHANCE:g} standard errors)."
+        return f"On so few differing samples that may be chance (p = {paired.probability:.2g})."
     return "That is beyond chance on these test samples." + (" Distilling has hurt." if paired.points < 0 else "")
 
 
 def _against_ensemble(student: Values, ensemble: Values | None) -> list[str]:
-    if ensemble is None:
+    if ensemble is None or student["samples"] != ensemble["samples"]:
         return []
     points = 100 * (student["accuracy"] - ensemble["accuracy"])
-    share = student["parameters"] / ensemble["parameters"]
-    where = f"{abs(points):.2f} points {'below' if points < 0 else 'above'}"
-    return [f"It stands {where} the ensemble, with {100 * share:.2g} % of its parameters."]
+    where = f"{abs(points):.2f} points {'below' if points < 0 else 'above'}" if points else "level with"
+    return [f"It stands {where} the ensemble, with {_share(student, ensemble)} % of its parameters."]
+
+
+def _share(student: Values, ensemble: Values) -> str:
+    share = 100 * student["parameters"] / ensemble["parameters"]
+    return f"{share:,.0f}" if share >= 10 else f"{share:.2g}"
 
 
 def _worth(one: Values) -> tuple[float, float]:
@@ -149,13 +158,20 @@ def _headline(tied: Sequence[Values], rank: str) -> str:
 
 
 def _figures(run: RecordedRun, one: Values, ensemble: Values) -> str:
-    better = one["cross_entropy_without"] < ensemble["cross_entropy"]
     return (
         f"Without {one['teacher']} the ensemble's cross-entropy goes from {ensemble['cross_entropy']:.4f} to "
         f"{one['cross_entropy_without']:.4f} and its accuracy from {percent(ensemble['accuracy'])} to "
-        f"{percent(one['accuracy_without'])}{': the ensemble is better without it' if better else ''}. "
+        f"{percent(one['accuracy_without'])}{_better_without(one, ensemble)}. "
         f"Its mean weight in the student's losses was {one['weight']:.2f}.{_of_samples(run, one)}"
     )
+
+
+def _better_without(one: Values, ensemble: Values) -> str:
+    if one["cross_entropy_without"] >= ensemble["cross_entropy"]:
+        return ""
+    if one["accuracy_without"] < ensemble["accuracy"]:
+        return ": the ensemble is better without it by cross-entropy, worse by accuracy"
+    return ": the ensemble is better without it"
 
 
 def _of_samples(run: RecordedRun, one: Values) -> str:

@@ -63,12 +63,18 @@ class Delivery:
         """Sends all that is there; raises what went wrong, with the events before it marked as sent."""
         lock = FileLock(self._journal.folder.file(LOCK_FILE), timeout=OTHER_SENDER_S)
         with lock:
+            self.forget_if_lost()
             done = self._journal.sent(self._server)
             for group in groups(self._journal.events[done:]):
                 self._send(group, compare=done < self._doubtful)
                 done += len(group)
                 self._journal.mark_sent(self._server, done)
                 said(done, len(self._journal))
+
+    def forget_if_lost(self) -> None:
+        """Where a store was deleted, what it once had is to be sent again."""
+        if self._journal.sent(self._server) and self._store.is_empty:
+            self._journal.mark_sent(self._server, 0)
 
     def _send(self, group: Sequence[Event], *, compare: bool) -> None:
         try:

@@ -34,6 +34,11 @@ class Store:
             self._experiment = _experiment(self._client, record, uri)
         self._runs = _runs(self._client, self._experiment, record.id)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it knows nothing of this run."""
+        return not self._runs
+
     def send(self, group: Sequence[Event], *, compare: bool) -> None:
         """Raises Refused for what can never be sent, anything else where the server is not there.
 

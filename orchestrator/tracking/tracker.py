@@ -33,6 +33,7 @@ SQLITE = "sqlite:///"
 QUICK_RETRY_S = 1.0
 PAUSE_S = 30.0
 PATIENCE_S = 30.0
+MOST_S = 300.0
 
 
 def tracking_uri(configured: str | None, storage: str) -> str:
@@ -69,8 +70,8 @@ class Sender:
             return 0
         self._closing.set()
         self._news.set()
-        left = self._delivery.left + 1
-        while self._thread.is_alive() and self._delivery.left < left:
+        left, latest = self._delivery.left + 1, time.monotonic() + MOST_S
+        while self._thread.is_alive() and self._delivery.left < left and time.monotonic() < latest:
             left = self._delivery.left
             self._thread.join(PATIENCE_S)
         if self._thread.is_alive():
@@ -172,11 +173,17 @@ def sync(run_folder: str, uri: str | None = None, say: Callable[[str], None] = l
     journal = Journal(folder)
     uri = tracking_uri(uri, "") if uri else _recorded_uri(journal)
     shown = without_password(uri)
-    unsent = Delivery(journal, uri).left
+    delivery = Delivery(journal, uri)
+    try:
+        delivery.forget_if_lost()
+    except Exception as error:
+        raise _unsent(delivery, uri, error) from error
+    unsent = delivery.left
     if not unsent:
         return f"nothing to send: {shown} has all {counted(len(journal))}"
     say(f"sending {counted(unsent)} to {shown}")
     refused = _deliver(journal, uri, say)
+    journal.begin(journal.record.experiment, shown, journal.record.artifacts)
     return "\n".join([*(f"refused: {line}" for line in refused), f"sent {counted(unsent)} to {shown}"])
 
 
@@ -188,16 +195,20 @@ def _deliver(journal: Journal, uri: str, say: Callable[[str], None]) -> list[str
             delivery.attempt(lambda sent, total: say(f"{sent} of {total}"))
         except Exception as error:
             if not again:
-                raise ValueError(
-                    f"sync: {counted(delivery.left)} could not be sent to {without_password(uri)} ({reason(error)}); "
-                    "nothing is lost: start the server and run it again, or give another by --uri"
-                ) from error
+                raise _unsent(delivery, uri, error) from error
             time.sleep(QUICK_RETRY_S)
         finally:
             refused += delivery.refused
         if not delivery.left:
             break
     return refused
+
+
+def _unsent(delivery: Delivery, uri: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"sync: {counted(delivery.left)} could not be sent to {without_password(uri)} ({reason(error)}); "
+        "nothing is lost: start the server and run it again, or give another by --uri"
+    )
 
 
 def _recorded_uri(journal: Journal) -> str:

@@ -1,6 +1,7 @@
 """Whole runs of the command and what MLflow has of them afterwards."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from orchestrator.tracking.tracker import tracking_uri
-from tests.cluster.runs import RECIPE, ROOT, run_folder, sha256, start, steps_done, wait_for
+from tests.cluster.runs import RECIPE, ROOT, kill, run_folder, sha256, start, steps_done, wait_for
 from tests.cluster.servers import MlflowServer
 from tests.cluster.stores import assert_tracked_whole, runs_of
 
@@ -53,6 +54,37 @@ def test_two_experiments_at_once_on_one_fresh_store_are_both_whole(tmp_path):
         said, _ = driver.communicate(timeout=300)
         assert driver.returncode == 0, said.decode()
         assert_tracked_whole(run_folder(tmp_path, name), uri, {**EPOCHS, "student": 3})
+
+
+def test_ended_while_it_writes_its_report_it_goes_on_to_the_end(tmp_path):
+    driver = start(RECIPE, *QUICK, "name=ended", f"storage={tmp_path}", "student.epochs=3")
+    run = run_folder(tmp_path, "ended")
+    wait_for(lambda: (run / "result.json").is_file())
+    kill(driver.pid, signal.SIGTERM)
+    said, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 130 and not (run / "report.html").exists(), said.decode()
+    assert f"go on with: collegium run --resume {run}" in said.decode() and "Traceback" not in said.decode()
+    uri = tracking_uri(None, str(tmp_path))
+    assert runs_of(run, uri)[run.name].info.status == "KILLED"
+
+    finished("--resume", str(run))
+
+    assert_tracked_whole(run, uri, {**EPOCHS, "student": 3})
+
+
+def test_a_run_that_fails_is_told_so(tmp_path):
+    steep = "student.optimizer={target: 'torch.optim:SGD', kwargs: {lr: 1.0e+12}}"
+    driver = start(RECIPE, *QUICK, "name=steep", f"storage={tmp_path}", steep)
+    said, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 2, said.decode()
+    run = run_folder(tmp_path, "steep")
+    runs = runs_of(run, tracking_uri(None, str(tmp_path)))
+    assert {name: one.info.status for name, one in runs.items()} == {
+        run.name: "FAILED",
+        "student": "FAILED",
+        "wide": "FINISHED",
+        "convolutional": "FINISHED",
+    }
 
 
 def test_a_registered_student_teaches_the_next(tmp_path):

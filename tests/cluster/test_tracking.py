@@ -137,6 +137,15 @@ def test_another_server_gets_everything(tmp_path, server):
     assert sync(str(run), server.uri).startswith("nothing to send")
 
 
+def test_a_store_that_was_deleted_gets_everything_again(tmp_path):
+    run, uri = tmp_path / "digits" / "deleted", tracking_uri(None, str(tmp_path))
+    resume(run, uri, tmp_path)
+    (tmp_path / "mlflow.db").unlink()
+    assert sync(str(run)).startswith("sent ")
+    assert_whole(run, uri)
+    assert sync(str(run)).startswith("nothing to send")
+
+
 def test_who_is_killed_while_it_makes_the_store_leaves_none(tmp_path):
     uri, run = tracking_uri(None, str(tmp_path)), tmp_path / "digits" / "early"
     sender = process(run, uri, tmp_path)

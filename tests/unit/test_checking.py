@@ -366,7 +366,11 @@ def test_the_weights_of_an_ensemble_are_checked():
 
     key = "losses.soft.ensemble.kwargs.weights: "
     assert refusal(weighted("[1, 2]")) == key + "expected a number for each teacher's name, got [1, 2]"
-    assert refusal(weighted("{wide: -1}")) == key + "expected weights >= 0 with a positive sum, got [-1.0, 1.0]"
+    left_out = "expected weights above 0, got [0.0, 1.0]; leave a teacher without weight out of `teachers`"
+    assert refusal(weighted("{wide: 0}")) == key + left_out
+    assert refusal("losses.soft.kwargs.temperature=hot") == (
+        "losses.soft.kwargs.temperature: expected a number, got 'hot'"
+    )
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,10 @@ def row_gap(student, teacher, *, reduction):
     return (teacher - student).mean(dim=1)
 
 
+def row_ids(student, teacher, *, ids, reduction):
+    return ids + 0 * student.sum(dim=1)
+
+
 def gap_at(student, teacher, *, temperature):
     return (teacher - student).mean()
 
@@ -244,6 +248,19 @@ def test_another_loss_may_need_rows_that_are_not_routed():
     assert values["routed"].item() == (1 + 5) / 2 and values["soft"].item() == 1
 
 
+def test_a_routed_loss_gets_the_ids_of_its_rows_and_one_that_has_all_rows_is_asked_about_all():
+    routes = {"a": [0, 1], "b": [2]}
+    terms = by_rule("label_routing", teacher("a"), teacher("b"), target=ImportSpec(f"{HERE}:row_ids"), routes=routes)
+    assert terms.request(torch.tensor([0, 1, 1]), Position()) == (TeacherRequest("a"),)
+    labels = torch.tensor([2, 0, 2])
+    known = {
+        one.teacher: Knowledge(one.teacher, torch.zeros(len(one.rows), 10), rows=one.rows)
+        for one in terms.request(labels, Position())
+    }
+    total, *_ = terms(Outputs(torch.zeros(3, 10)), Targets(labels, torch.tensor([7, 70, 700]), known))
+    assert total.item() == pytest.approx((7 + 70 + 700) / 3)
+
+
 def test_random_hears_one_teacher_a_step_the_same_on_every_worker():
     terms = by_rule("random", teacher("a"), teacher("b"), target=MSE)
     drawn = []
@@ -255,6 +272,7 @@ def test_random_hears_one_teacher_a_step_the_same_on_every_worker():
         total, _, weights = terms(Outputs(torch.zeros(2, 10)), targets_)
         assert total.item() == 1 and sorted(weights["soft"].tolist()) == [0, 1]
     assert 10 < drawn.count("a") < 40
+    assert drawn != [terms.request(torch.zeros(2), Position(2, step))[0].teacher for step in range(50)]
     other = Criterion([terms.terms[0].spec], {"logits": (10,)}, [teacher("a"), teacher("b")], seed=1)
     assert drawn != [other.request(torch.zeros(2), Position(1, step))[0].teacher for step in range(50)]
 
@@ -272,6 +290,14 @@ def test_learned_weights_move_towards_who_is_right_and_only_by_the_labels():
         optimizer.step()
     assert weights["soft"][1] > 0.9
     assert total.item() == pytest.approx(values["soft"].item()), "its own objective has no value"
+    gradients = []
+    for times in (1, 2):
+        terms.zero_grad()
+        twice = {name: Knowledge(name, one.logits.repeat(times, 1)) for name, one in known.items()}
+        labels = torch.tensor([3, 4]).repeat(times)
+        terms(Outputs(student.repeat(times, 1)), Targets(labels, torch.arange(2 * times), twice))[0].backward()
+        gradients.append(terms.terms[0].combination._rule.scores.grad.clone())
+    torch.testing.assert_close(*gradients)
     terms.zero_grad()
     terms(Outputs(student), Targets(torch.tensor([-1, -1]), torch.arange(2), known))[0].backward()
     assert terms.terms[0].combination._rule.scores.grad.tolist() == [0, 0], "without labels it learns nothing"

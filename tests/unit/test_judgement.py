@@ -2,7 +2,9 @@
 
 import io
 import math
+import time
 from collections import OrderedDict
+from typing import ClassVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,7 +15,7 @@ from PIL import Image
 from actors.costs import costs
 from actors.data import SharedDataset
 from actors.datasets import Digits
-from actors.judgement import ANSWERS_FILE, Panel, Pictures, class_names, judge, png
+from actors.judgement import ANSWERS_FILE, Panel, Pictures, class_names, disagreements, judge, png
 from actors.predictions import Prediction, TrainedModel
 from actors.specs import DataSpec, ImportSpec
 from actors.storage import Folder
@@ -76,6 +78,20 @@ def test_what_each_teacher_brought(tmp_path):
     assert [(one["gained_right"], one["lost_wrong"]) for one in (first, second)] == [(1, 0), (1, 1)]
 
 
+def test_a_specialist_is_missed_where_nobody_else_knows(tmp_path):
+    """Without the only one who knows class 2, its two... the row of class 2 is wrong, not left out."""
+    half = np.log(
+        np.array([[0.8, 0.2, 0.0], [0.2, 0.8, 0.0], [0.8, 0.2, 0.0], [0.2, 0.8, 0.0], [0.8, 0.2, 0.0]]) + 1e-30
+    )
+    half[:, 2] = -np.inf
+    predictions = {**PREDICTIONS, "a": Prediction(half.astype(np.float32), 10)}
+    found, _ = judged(tmp_path, predictions)
+    of_b = found["contributions"][1]
+    assert of_b["accuracy_without"] == pytest.approx(4 / 5)
+    assert of_b["cross_entropy_without"] == pytest.approx((4 * -math.log(0.8) + math.log(3)) / 5, rel=1e-5)
+    assert found["models"]["a"]["samples"] == 4 and found["models"]["ensemble"]["samples"] == 5
+
+
 def test_one_teacher_is_compared_with_nobody(tmp_path):
     found, _ = judged(tmp_path, ensemble=("a",), weights={"a": 1.0})
     assert found["contributions"] == []
@@ -101,6 +117,25 @@ def test_where_student_and_ensemble_part_there_are_pictures(tmp_path):
     assert of_3["divergence"] == pytest.approx(0.7 * math.log(8))
     picture = Image.open(io.BytesIO((folder / "disagreements").read("3.png")))
     assert picture.size == (2, 2) and picture.getpixel((0, 0)) == 30 and of_3["image"] == "disagreements/3.png"
+
+
+def test_of_many_disagreements_the_largest_are_shown(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    answers = {name: torch.randn(60, 3, generator=generator).mul(3).log_softmax(1) for name in ("student", "ensemble")}
+    pictures = Pictures(FiveRows(), DATA_OF_ROWS, Folder(str(tmp_path)))
+    found = disagreements(answers, torch.zeros(60, dtype=torch.int64), Unwritten(pictures))
+    divergences = (answers["ensemble"].exp() * (answers["ensemble"] - answers["student"])).sum(1)
+    differing = divergences[answers["student"].argmax(1) != answers["ensemble"].argmax(1)]
+    assert len(differing) > 12 and len(found) == 12
+    assert found[0]["divergence"] == pytest.approx(differing.max().item())
+
+
+class Unwritten:
+    def __init__(self, pictures) -> None:
+        self.pictures = pictures
+
+    def write(self, sample: int) -> str:
+        return f"{sample}.png"
 
 
 def test_classes_that_the_ensemble_does_not_know_add_nothing_to_its_divergence(tmp_path):
@@ -159,7 +194,6 @@ def test_costs_of_models(tmp_path):
     ]
     of_small, of_large = costs(trained, SharedDataset.of(Digits(train=False)), DATA)
     assert of_small["flops"] == 2 * (64 * 8 + 8 * 10), "two for each multiply-add"
-    assert of_small["bytes_on_disk"] == (tmp_path / "small.safetensors").stat().st_size
     assert (
         set(of_large["latency_ms"]) == {"1", "64"} and of_large["latency_ms"]["64"] > of_small["latency_ms"]["64"] > 0
     )
@@ -179,8 +213,32 @@ def test_a_model_that_does_not_run_on_the_cpu_costs_nobody_a_result(tmp_path):
         for name, spec in (("broken", broken), ("sound", sound))
     ]
     of_broken, of_sound = costs(trained, SharedDataset.of(Digits(train=False)), DATA)
-    assert of_broken["latency_ms"] is None and of_broken["flops"] is None and of_broken["bytes_on_disk"] > 0
+    assert of_broken["latency_ms"] is None and of_broken["flops"] is None
     assert of_sound["latency_ms"]["1"] > 0
+
+
+def test_latency_is_the_median_in_milliseconds_on_one_thread(tmp_path):
+    spec = model(f"{__name__}:Sleepy")
+    trained = TrainedModel("sleepy", spec, save_teacher(tmp_path, "sleepy", spec).weights)
+    Sleepy.threads.clear()
+    before = torch.get_num_threads()
+    [found] = costs([trained], SharedDataset.of(Digits(train=False)), DATA)
+    assert 4.9 < found["latency_ms"]["1"] < 60, "now and then it sleeps for a whole 100 ms"
+    assert torch.get_num_threads() == before and 1 in Sleepy.threads
+
+
+class Sleepy(torch.nn.Linear):
+    threads: ClassVar[list[int]] = []
+
+    def __init__(self) -> None:
+        super().__init__(64, 10)
+        self.calls = 0
+
+    def forward(self, inputs):
+        self.calls += 1
+        self.threads.append(torch.get_num_threads())
+        time.sleep(0.1 if self.calls % 7 == 0 else 0.005)
+        return super().forward(inputs.flatten(1))
 
 
 class Elsewhere(torch.nn.Sequential):

@@ -1,5 +1,7 @@
 """Which pairs of runs make a fair check by removal, on real folders."""
 
+import shlex
+
 import pytest
 
 from orchestrator import document as yaml
@@ -142,11 +144,24 @@ def test_the_command_makes_the_fair_run(tmp_path):
     command = removal_command(run, "transformer")
     assert command == (
         f"collegium run {tmp_path}/whole/config.yaml 'losses.soft.teachers=[residual,plain]' "
-        "'losses.soft.ensemble.kwargs.weights={residual: 2}' losses.attention.weight=0"
+        "'losses.soft.ensemble.kwargs.weights={\"residual\": 2}' losses.attention.weight=0 "
+        f"storage={tmp_path.parent}"
     )
-    overrides = ["losses.soft.teachers=[residual,plain]", "losses.soft.ensemble.kwargs.weights={residual: 2}"]
-    less = ExperimentConfig.from_yaml(tmp_path / "whole" / "config.yaml", [*overrides, "losses.attention.weight=0"])
+    less = ExperimentConfig.from_yaml(tmp_path / "whole" / "config.yaml", shlex.split(command)[3:])
     assert heard(less) == TWO
+    folder = write_run(tmp_path / "less", config=yaml.load(less.to_yaml(), "less"))
+    assert [one.teacher for one in removals([run, read_run(str(folder))])] == ["transformer"]
+
+
+def test_the_command_takes_a_specialists_route_along_and_registers_nothing(tmp_path):
+    routes = {"residual": [0, 1], "plain": [2], "transformer": [3]}
+    rule = {"target": "label_routing", "kwargs": {"routes": routes}}
+    whole = document(losses=losses(ensemble=rule), tracking={"registered_as": "small", "alias": "champion"})
+    run = read_run(str(write_run(tmp_path / "whole", config=whole)))
+    command = removal_command(run, "transformer")
+    less = ExperimentConfig.from_yaml(tmp_path / "whole" / "config.yaml", shlex.split(command)[3:])
+    assert less.losses["soft"].ensemble.kwargs["routes"] == {"residual": [0, 1], "plain": [2]}
+    assert less.tracking.registered_as is None and less.tracking.alias is None
     folder = write_run(tmp_path / "less", config=yaml.load(less.to_yaml(), "less"))
     assert [one.teacher for one in removals([run, read_run(str(folder))])] == ["transformer"]
 

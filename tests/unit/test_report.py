@@ -26,7 +26,7 @@ TITLES = (
     "Calibration",
     "Agreement",
     "Gain per class",
-    "Where a step's time went",
+    "Where the time went",
     "Teachers' weights over time",
 )
 LOADING = {"src", "href", "srcset", "action", "data", "poster", "xlink:href"}

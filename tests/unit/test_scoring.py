@@ -82,6 +82,12 @@ def test_one_model_by_hand():
     ]
 
 
+def test_who_knows_none_of_the_classes_is_as_one_who_guesses():
+    found = score(logs(*[[0.0, 0.0, 1.0]] * 4), torch.tensor([0, 1, 0, 1]))
+    assert (found["accuracy"], found["samples"]) == (0, 0) and found["cross_entropy"] == pytest.approx(math.log(3))
+    assert found["per_class"] == [None] * 3 and found["reliability"] == []
+
+
 def test_the_calibration_error_is_that_of_the_bins_that_are_shown():
     generator = torch.Generator().manual_seed(0)
     answers = Prediction(torch.randn(500, 7, generator=generator).mul(2).log_softmax(dim=1).numpy(), 0)

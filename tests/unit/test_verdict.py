@@ -23,9 +23,30 @@ THREE = [contribution("plain", 0.31), contribution("residual", 0.34, 0.881), con
 
 def run(contributions=THREE, against_alone=(890, 764), seed=0, alone=True, accuracy=0.8625):
     models = [
-        {"name": "ensemble", "role": "ensemble", "accuracy": 0.8907, "cross_entropy": 0.3, "parameters": 400_000},
-        {"name": "alone", "role": "alone", "accuracy": 0.8499, "cross_entropy": 0.42, "parameters": 14_000},
-        {"name": "student", "role": "student", "accuracy": accuracy, "cross_entropy": 0.37, "parameters": 14_000},
+        {
+            "name": "ensemble",
+            "role": "ensemble",
+            "accuracy": 0.8907,
+            "cross_entropy": 0.3,
+            "parameters": 400_000,
+            "samples": 10_000,
+        },
+        {
+            "name": "alone",
+            "role": "alone",
+            "accuracy": 0.8499,
+            "cross_entropy": 0.42,
+            "parameters": 14_000,
+            "samples": 10_000,
+        },
+        {
+            "name": "student",
+            "role": "student",
+            "accuracy": accuracy,
+            "cross_entropy": 0.37,
+            "parameters": 14_000,
+            "samples": 10_000,
+        },
     ]
     result = {
         "seed": seed,
@@ -49,6 +70,37 @@ def test_a_paired_difference_counts_the_samples_on_which_two_models_differ():
     assert str(paired) == "+1.26 points, 3.1 standard errors" and paired.is_beyond_chance
     assert str(Paired(0, 0, 10)) == "+0.00 points, 0.0 standard errors"
     assert not Paired(5, 2, 10).is_beyond_chance and Paired(2, 20, 100).is_beyond_chance
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "probability"),
+    [(4, 0, 2 / 16), (5, 0, 2 / 32), (6, 0, 2 / 64), (0, 6, 2 / 64), (3, 3, 1), (0, 0, 1), (9, 2, 134 / 2048)],
+)
+def test_chance_is_that_of_a_coin(gained, lost, probability):
+    assert Paired(gained, lost, 100).probability == pytest.approx(probability)
+    assert Paired(gained, lost, 100).is_beyond_chance == (probability < 0.05)
+
+
+def test_what_the_removal_of_one_who_helps_a_little_should_show():
+    helpful = [contribution("a", 0.31), contribution("b", 0.34)]
+    worse = verdict.check_sentence(check("a", 100, 240, run(helpful)))
+    assert worse.endswith("this bears it out."), "the ensemble is worse without it"
+    better = verdict.check_sentence(check("a", 240, 100, run(helpful)))
+    assert better.endswith("this does not bear it out, the student is better without it.")
+
+
+def test_better_by_one_figure_and_worse_by_the_other_is_said():
+    mixed = [contribution("a", 0.29, 0.88), contribution("b", 0.34)]
+    assert (
+        ": the ensemble is better without it by cross-entropy, worse by accuracy."
+        in (verdict.teacher_sentences(run(mixed))[1][1])
+    )
+
+
+def test_student_and_ensemble_on_other_samples_are_not_compared():
+    partial = run()
+    partial.models[0]["samples"] = 9_000
+    assert not any("the ensemble" in said for said in verdict.gain_sentences(partial))
 
 
 def test_the_gain_is_said_with_its_standard_errors():
@@ -157,5 +209,5 @@ def test_what_is_still_to_be_tried_is_the_least_helpful_teacher():
     other = replace(whole)
     assert verdict.unchecked(other, [check("transformer", 1, 0, whole)]) == "transformer"
     again, see = verdict.commands(whole, "transformer")
-    assert again == "collegium run /runs/sample/1/config.yaml 'losses.soft.teachers=[residual,plain]'"
+    assert again == "collegium run /runs/sample/1/config.yaml 'losses.soft.teachers=[residual,plain]' storage=/runs"
     assert see == "collegium report /runs/sample/1"

@@ -1,0 +1,63 @@
+"""What a run tells MLflow, name by name."""
+
+from pathlib import Path
+
+from orchestrator.config import ExperimentConfig
+from orchestrator.ladder import ladder
+from orchestrator.result import ExperimentResult, ModelResult
+from orchestrator.tracking.telling import epoch_values, experiment_params, result_values, rung_params
+
+DIGITS = Path(__file__).parents[2] / "orchestrator" / "recipes" / "digits.yaml"
+RECORD = {
+    "epoch": 3,
+    "terms": {"hard": 0.5, "soft": 2.0},
+    "weights": {"soft": {"a": 0.25, "b": 0.75}},
+    "accuracy": 0.9,
+    "cross_entropy": 0.3,
+    "seconds": 12.0,
+    "shares": {"wait": 0.1, "forward": 0.9},
+    "images_per_s": 100.0,
+}
+
+
+def test_the_values_of_an_epoch():
+    assert epoch_values(RECORD) == {
+        "loss/hard": 0.5,
+        "loss/soft": 2.0,
+        "teacher_weight/soft/a": 0.25,
+        "teacher_weight/soft/b": 0.75,
+        "time_share/wait": 0.1,
+        "time_share/forward": 0.9,
+        "validation/accuracy": 0.9,
+        "validation/cross_entropy": 0.3,
+        "images_per_s": 100.0,
+        "seconds": 12.0,
+    }
+
+
+def test_the_values_of_a_result_leave_out_what_is_not_known():
+    model = ModelResult("a", "teacher", 0.9, 0.3, 10, 100, 0.02, [0.9], [], 40, None, {"1": 2.0, "64": 30.0})
+    result = ExperimentResult("x", 0, "/x", (model,), (), 5.0, 100, ["c"], {}, None, [], [])
+    assert result_values(result) == {
+        "wall_s": 5.0,
+        "test/a/accuracy": 0.9,
+        "test/a/cross_entropy": 0.3,
+        "test/a/ece": 0.02,
+        "test/a/parameters": 10,
+        "test/a/bytes_on_disk": 40,
+        "test/a/latency_ms_1": 2.0,
+        "test/a/latency_ms_64": 30.0,
+    }
+
+
+def test_a_rung_is_told_its_own_sections():
+    config = ExperimentConfig.from_yaml(DIGITS)
+    params = experiment_params(config)
+    assert params["losses.soft.kwargs.temperature"] == "2.0" and params["seed"] == "0"
+    assert not any(path.startswith("tracking") for path in params)
+    by_rung = {rung.name: rung_params(config, rung) for rung in ladder(config)}
+    sections = {name: {path.partition(".")[0] for path in told} for name, told in by_rung.items()}
+    assert sections["student"] == {"student", "losses", "data", "seed"}
+    teacher = next(name for name in config.teachers if config.teachers[name].train)
+    assert sections[teacher] == {"teachers", "data", "seed"}
+    assert all(path.startswith(f"teachers.{teacher}.") for path in by_rung[teacher] if path.startswith("teachers"))
