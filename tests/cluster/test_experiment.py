@@ -15,7 +15,9 @@ from actors.weights import weights_as_bytes
 from orchestrator.cli import app
 from orchestrator.experiment import Experiment
 from orchestrator.live import LiveView
+from orchestrator.tracking.tracker import tracking_uri
 from tests.cluster.runs import sha256
+from tests.cluster.stores import runs_of
 
 DIGITS = "orchestrator/recipes/digits.yaml"
 QUICK = ("teachers.wide.train.epochs=2", "teachers.convolutional.train.epochs=1", "student.epochs=2")
@@ -84,14 +86,14 @@ def test_another_seed_of_the_student_uses_the_same_teachers(cluster, storage):
     assert sha256(Path(other.student_file)) != sha256(Path(first.student_file))
 
 
-def test_pool_and_local_teachers_give_the_same_student_with_one_worker_and_with_two(cluster, storage):
+def test_two_workers_give_the_same_student_from_a_pool_as_in_process_and_nearly_that_of_one(cluster, storage):
     students = {}
     for num_workers in (1, 2):
         quick = (*QUICK, "student.alone=false", f"student.num_workers={num_workers}")
-        pooled, _ = ran(DIGITS, storage, *quick, "source=pool", "teachers.wide.replicas=2")
         local, _ = ran(DIGITS, storage, *quick, "source=local")
-        assert sha256(Path(pooled.student_file)) == sha256(Path(local.student_file))
         students[num_workers] = load_file(local.student_file)
+    pooled, _ = ran(DIGITS, storage, *quick, "source=pool", "teachers.wide.replicas=2")
+    assert sha256(Path(pooled.student_file)) == sha256(Path(local.student_file))
 
     # Without BatchNorm and dropout, workers only share out a step; rows without labels lie unevenly among them.
     for name, weights in students[1].items():
@@ -145,7 +147,35 @@ def test_an_experiment_larger_than_the_cluster_is_refused_with_numbers(cluster, 
 def test_what_ends_a_rung_reaches_the_user_with_its_cause(cluster, storage):
     steep = "{target: 'torch.optim:SGD', kwargs: {lr: 1.0e+12}}"
     with pytest.raises(ValueError, match=r"losses.(hard|soft) is (nan|inf) in epoch"):
-        ran(DIGITS, storage, *QUICK, "student.alone=false", f"student.optimizer={steep}")
+        ran(DIGITS, storage, *QUICK, "name=steep", "student.alone=false", f"student.optimizer={steep}")
+
+    [run] = (storage / "steep").iterdir()
+    told = runs_of(run, tracking_uri(None, str(storage)))
+    assert {name: one.info.status for name, one in told.items()} == {
+        run.name: "FAILED",
+        "student": "FAILED",
+        "wide": "FINISHED",
+        "convolutional": "FINISHED",
+    }
+
+
+def test_a_registered_student_teaches_the_next(cluster, storage):
+    registered = ("tracking.registered_as=small", "tracking.alias=champion", "student.alone=false")
+    first, said = ran(DIGITS, storage, *QUICK, "name=first", *registered)
+    assert "a new version of the registered model small, the alias champion moves to it" in said
+    model = "{target: 'actors.models:mlp', kwargs: {width: 32, depth: 1}}"
+    small = f"teachers.small={{model: {model}, checkpoint: 'models:/small@champion'}}"
+
+    second, _ = ran(
+        DIGITS, storage, *QUICK, "name=second", "student.alone=false", small, "losses.soft.teachers=[small]"
+    )
+
+    run = Path(second.folder)
+    parent = runs_of(run, tracking_uri(None, str(storage)))[run.name]
+    assert parent.data.tags["teachers.small.registered"] == "models:/small/1"
+    [fetched] = (storage / "models" / "registered").iterdir()
+    assert sha256(fetched) == sha256(Path(first.student_file))
+    assert next(rung for rung in second.rungs if rung.name == "student").teachers.keys() == {"small"}
 
 
 def test_check_with_an_address_says_what_the_cluster_has(cluster):

@@ -50,9 +50,11 @@ def undisturbed(storage):
     return folder
 
 
-def settings(storage: Path, name: str, num_workers: int) -> list[str]:
+def settings(storage: Path, name: str, num_workers: int, send: bool = False) -> list[str]:
+    """Not sent to MLflow where nobody looks at it: that costs seconds."""
     return [
         RECIPE,
+        f"tracking.send={str(send).lower()}",
         f"name={name}",
         f"storage={storage}",
         f"source={SOURCES[num_workers]}",
@@ -74,7 +76,7 @@ def end_of(folder: Path) -> tuple[str, list[int]]:
 @pytest.mark.parametrize("num_workers", [1, 2, 3])
 def test_a_killed_worker_and_a_killed_driver_change_nothing(storage, undisturbed, num_workers):
     expected = end_of(undisturbed(num_workers))
-    driver = start(*settings(storage, f"killed-{num_workers}", num_workers))
+    driver = start(*settings(storage, f"killed-{num_workers}", num_workers, send=num_workers == 2))
     killed = run_folder(storage, f"killed-{num_workers}")
     wait_for(lambda: steps_done(killed) >= 20)
     worker = student_workers(driver.pid)[-1]
@@ -90,7 +92,8 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing(storage, undisturbed
 
     assert end_of(killed) == expected
     assert expected[1] == list(range(EPOCHS))
-    assert_tracked_whole(killed, tracking_uri(None, str(storage)), EPOCHS_OF_ALL)
+    if num_workers == 2:
+        assert_tracked_whole(killed, tracking_uri(None, str(storage)), EPOCHS_OF_ALL)
 
 
 def test_ctrl_c_leaves_a_resumable_run_and_nothing_else(storage, undisturbed):

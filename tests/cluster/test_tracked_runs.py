@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
 from orchestrator.tracking.tracker import tracking_uri
-from tests.cluster.runs import RECIPE, ROOT, kill, run_folder, sha256, start, steps_done, wait_for
+from tests.cluster.runs import RECIPE, ROOT, kill, run_folder, start, steps_done, wait_for
 from tests.cluster.servers import MlflowServer
 from tests.cluster.stores import assert_tracked_whole, runs_of
 
@@ -70,51 +69,6 @@ def test_ended_while_it_writes_its_report_it_goes_on_to_the_end(tmp_path):
     finished("--resume", str(run))
 
     assert_tracked_whole(run, uri, {**EPOCHS, "student": 3})
-
-
-def test_a_run_that_fails_is_told_so(tmp_path):
-    steep = "student.optimizer={target: 'torch.optim:SGD', kwargs: {lr: 1.0e+12}}"
-    driver = start(RECIPE, *QUICK, "name=steep", f"storage={tmp_path}", steep)
-    said, _ = driver.communicate(timeout=300)
-    assert driver.returncode == 2, said.decode()
-    run = run_folder(tmp_path, "steep")
-    runs = runs_of(run, tracking_uri(None, str(tmp_path)))
-    assert {name: one.info.status for name, one in runs.items()} == {
-        run.name: "FAILED",
-        "student": "FAILED",
-        "wide": "FINISHED",
-        "convolutional": "FINISHED",
-    }
-
-
-def test_a_registered_student_teaches_the_next(tmp_path):
-    registered = ["tracking.registered_as=small", "tracking.alias=champion"]
-    first = finished(RECIPE, *QUICK, "name=first", f"storage={tmp_path}", "student.epochs=2", *registered)
-    small = (
-        "{model: {target: 'actors.models:mlp', kwargs: {width: 32, depth: 1}}, checkpoint: 'models:/small@champion'}"
-    )
-    heard = "losses.soft.teachers=[small]"
-    taught = [f"teachers.small={small}", heard, "name=second", f"storage={tmp_path}", "student.epochs=2"]
-
-    second = finished(RECIPE, *QUICK, *taught)
-
-    assert runs_of(second, tracking_uri(None, str(tmp_path)))[second.name].data.tags["teachers.small.registered"] == (
-        "models:/small/1"
-    )
-    [fetched] = (tmp_path / "models" / "registered").iterdir()
-    assert sha256(fetched) == sha256(first / "student.safetensors") and load_file(second / "student.safetensors")
-
-
-def test_tracking_that_is_not_to_be_sent_opens_no_store(tmp_path):
-    run = finished(RECIPE, *QUICK, "name=kept", f"storage={tmp_path}", "student.epochs=2", "tracking.send=false")
-    assert not (tmp_path / "mlflow.db").exists() and (run / "tracking" / "journal.jsonl").is_file()
-
-    done = subprocess.run(
-        [sys.executable, "-m", "orchestrator", "sync", str(run)], cwd=ROOT, capture_output=True, text=True
-    )
-
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert_tracked_whole(run, tracking_uri(None, str(tmp_path)), {**EPOCHS, "student": 2})
 
 
 def finished(*arguments: str) -> Path:

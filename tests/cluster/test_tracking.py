@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from actors.storage import Folder
 from orchestrator.tracking.client import connect
 from orchestrator.tracking.journal import Measured, now_ms
 from orchestrator.tracking.models import fetch_registered_weights, save_mlflow_model
@@ -43,6 +44,21 @@ def saved(tmp_path_factory) -> Path:
     save_file(model.state_dict(), folder / "weights.safetensors")
     save_mlflow_model(model, torch.rand(2, 1, 8, 8), str(folder / "weights.safetensors"), str(folder / "model"))
     return folder
+
+
+def command_sync(run: Path) -> str:
+    command = [sys.executable, "-m", "orchestrator", "sync", str(run)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def assert_whole_in_another_process(run: Path, uri: str) -> None:
+    """This one has the deleted file still open."""
+    code = "import sys; from pathlib import Path; from tests.cluster.test_tracking import assert_whole; "
+    command = [sys.executable, "-c", code + "assert_whole(Path(sys.argv[1]), sys.argv[2])", str(run), uri]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def process(run: Path, uri: str, storage: Path) -> subprocess.Popen:
@@ -141,9 +157,21 @@ def test_a_store_that_was_deleted_gets_everything_again(tmp_path):
     run, uri = tmp_path / "digits" / "deleted", tracking_uri(None, str(tmp_path))
     resume(run, uri, tmp_path)
     (tmp_path / "mlflow.db").unlink()
+    done = [command_sync(run) for _ in range(2)]
+    assert done[0].splitlines()[-1].startswith("sent ") and done[1].startswith("nothing to send"), done
+    assert_whole_in_another_process(run, uri)
+
+
+def test_what_is_not_to_be_sent_opens_no_store_and_may_be_sent_later(tmp_path):
+    run, uri = tmp_path / "digits" / "kept", tracking_uri(None, str(tmp_path))
+    run.mkdir(parents=True)
+    tracker = Tracker.open(Folder(str(run)), experiment="digits", uri=uri, storage=str(tmp_path), send=False)
+    begin(tracker)
+    epochs(tracker)
+    finish(tracker, run)
+    assert tracker.close() == "" and not (tmp_path / "mlflow.db").exists()
     assert sync(str(run)).startswith("sent ")
     assert_whole(run, uri)
-    assert sync(str(run)).startswith("nothing to send")
 
 
 def test_who_is_killed_while_it_makes_the_store_leaves_none(tmp_path):
