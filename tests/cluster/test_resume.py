@@ -62,6 +62,7 @@ def settings(storage: Path, name: str, num_workers: int, send: bool = False) -> 
         f"student.epochs={EPOCHS}",
         "student.alone=false",
         "student.model={target: 'tests.cluster.nets:restless'}",
+        "student.taps={}",
         "student.checkpoint_every_steps=2",
         "student.scheduler={target: 'torch.optim.lr_scheduler:OneCycleLR', kwargs: {max_lr: 0.01}, every: step}",
     ]

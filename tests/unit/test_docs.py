@@ -150,7 +150,7 @@ def my_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("title", WITH_A_CONFIG)
 def test_what_the_page_brings_is_accepted(title, my_folder):
     [changes] = blocks(SECTIONS[title], "yaml")
-    base = document.read(ROOT / "tests" / "unit" / "digits.yaml")
+    base = document.read(ROOT / "orchestrator" / "recipes" / "digits.yaml")
     config = ExperimentConfig.from_document(merged(base, document.load(changes, title)))
     assert check(config).num_classes == 10
 
