@@ -58,8 +58,10 @@ class Combination(nn.Module):
         self, labels: Tensor, position: Position, seed: int, logits: Sequence[Tensor] = ()
     ) -> tuple[Tensor, Tensor | None]:
         """(teachers,) or (teachers, rows), and what a rule that learns adds to the training: a value per row."""
-        shares = self.shares.to(labels.device)
-        found = self._call(labels=labels, logits=logits, shares=shares, dice=step_dice(seed, position))
+        given = {"labels": labels, "logits": logits, "shares": self.shares.to(labels.device)}
+        if "dice" in self.metadata.arguments:
+            given["dice"] = step_dice(seed, position)
+        found = self._call(**given)
         return (found.weights, found.objective) if isinstance(found, LearnedWeights) else (found, None)
 
     def _call(self, **given: Any) -> Any:

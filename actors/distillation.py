@@ -1,6 +1,6 @@
 """The one module that is trained: a student and its criterion. And the average of a student's weights. Imports no Ray.
 
-`Distillation` is what DDP wraps, `build_distillation` draws its first weights, `Averaged` follows a student.
+`Distillation` is what DDP wraps, `build_distillation` draws its first weights, `averaged` follows a student.
 """
 
 from __future__ import annotations

@@ -73,10 +73,9 @@ def combines(*, paper: str, gives: Literal["target", "weights"], per_sample: boo
     """Marks an ensemble rule; the rule itself stays as it is."""
 
     def attach(rule: Rule) -> Rule:
-        arguments = tuple(inspect.signature(getattr(rule, "forward", rule)).parameters)
-        setattr(
-            rule, ATTRIBUTE, RuleMetadata(paper, gives, per_sample, tuple(name for name in arguments if name != "self"))
-        )
+        parameters = inspect.signature(getattr(rule, "forward", rule)).parameters
+        arguments = tuple(name for name in parameters if name != "self")
+        setattr(rule, ATTRIBUTE, RuleMetadata(paper, gives, per_sample, arguments))
         return rule
 
     return attach
@@ -214,8 +213,7 @@ class learned(nn.Module):
         log_weights = torch.log_softmax(self.scores, dim=0)
         of_knowing = torch.where(known, log_weights.unsqueeze(1), NEVER)
         mixture = torch.logsumexp(of_knowing + torch.where(known, right, 0), dim=0) - of_knowing.logsumexp(dim=0)
-        counted = known.sum(dim=0) >= 2
-        return LearnedWeights(log_weights.detach().exp(), torch.where(counted, -mixture, 0))
+        return LearnedWeights(log_weights.detach().exp(), -mixture)
 
 
 def own_labels(labels: Tensor, classes: Sequence[int]) -> Tensor:

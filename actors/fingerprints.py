@@ -76,7 +76,9 @@ def _with_neighbours(file: Path) -> set[Path]:
 
 
 def _imported(file: Path) -> set[str]:
-    """The root names of what a file imports."""
+    """The root names of what a file imports; of a compiled one nothing is known."""
+    if file.suffix != ".py":
+        return set()
     nodes = list(ast.walk(ast.parse(file.read_bytes())))
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]

@@ -22,10 +22,9 @@ from torch import Tensor
 
 from actors.data import SharedDataset, evaluation_rows
 from actors.predictions import Prediction, labels_of_test, mean_prediction, score
-from actors.specs import DataSpec
+from actors.specs import ANSWERS_FILE, DataSpec
 from actors.storage import Folder
 
-ANSWERS_FILE = "predictions.parquet"
 IMAGES_FOLDER = "disagreements"
 MOST_IMAGES = 12
 ENSEMBLE, STUDENT, ALONE = "ensemble", "student", "alone"
@@ -93,12 +92,13 @@ def contributions(
     heard = [name for name in panel.ensemble if name in panel.weights]
     if len(heard) < 2:
         return []
+    nobody = torch.zeros_like(labels, dtype=torch.bool)
+    gained, lost = _gained_and_lost(choices, labels) if ALONE in choices else (nobody, nobody)
     found = []
     for name in heard:
         rest = mean_prediction([said[other] for other in panel.ensemble if other != name])
         accuracy, cross_entropy = scored_as(said[ENSEMBLE], rest, labels)
         right = choices[name] == labels
-        gained, lost = _gained_and_lost(choices, labels) if ALONE in choices else (right & False, right & False)
         found.append(
             {
                 "teacher": name,

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ TENSOR = "tensor:"
 
 RowNumbers = tuple[int, ...] | None
 """Rows of a batch by number; None: all of them."""
+ByRow = TypeVar("ByRow", np.ndarray, Tensor)
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,9 @@ class Batch:
     def digests(self) -> np.ndarray:
         return row_digests(self.inputs)
 
-    def at(self, rows: RowNumbers) -> Batch:
-        """The batch of some of its rows alone."""
-        if rows is None:
-            return self
-        chosen = list(rows)
-        inputs = {name: tensor[chosen] for name, tensor in self.inputs.items()}
-        return replace(self, ids=self.ids[chosen], views=self.views[chosen], inputs=inputs, labels=self.labels[chosen])
+
+def at_rows(values: ByRow, rows: RowNumbers) -> ByRow:
+    return values if rows is None else values[list(rows)]
 
 
 @dataclass(frozen=True)

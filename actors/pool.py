@@ -20,7 +20,16 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from actors.data import SharedDataset, training_rows
 from actors.errors import TeacherLostError
-from actors.knowledge import Batch, Knowledge, KnowledgeRequest, TeacherRequest, pack, row_digests, unpack
+from actors.knowledge import (
+    Batch,
+    Knowledge,
+    KnowledgeRequest,
+    TeacherRequest,
+    at_rows,
+    pack,
+    row_digests,
+    unpack,
+)
 from actors.policies import Decision, Failure, after_failure, choose_replica
 from actors.specs import DataSpec, Resources, TeacherSpec
 from actors.teacher import Teacher
@@ -128,8 +137,8 @@ class TeacherPool:
         replica = choose_replica(list(group), outstanding, self._turn)
         self._turn += 1
         outstanding[replica] = outstanding.get(replica, 0) + 1
-        part = batch.at(request.rows)
-        reference = group[replica].answer.remote(part.ids, part.views, request)
+        ids, views = (at_rows(one, request.rows) for one in (batch.ids, batch.views))
+        reference = group[replica].answer.remote(ids, views, request)
         return Sent(batch, request, replica, reference)
 
     def receive(self, sent: Sent) -> Knowledge:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from actors.errors import KnowledgeError
-from actors.knowledge import Batch, Knowledge, KnowledgeRequest, TeacherRequest
+from actors.knowledge import Batch, Knowledge, KnowledgeRequest, TeacherRequest, at_rows
 from actors.specs import TeacherSpec
 from actors.teacher import Teacher
 
@@ -63,10 +63,11 @@ class LocalTeachers:
 
     @torch.no_grad()
     def ask(self, batch: Batch, request: KnowledgeRequest) -> Given:
-        return Given([self._answer(batch.at(one.rows), one) for one in request])
+        return Given([self._answer(batch, one) for one in request])
 
     def _answer(self, batch: Batch, request: TeacherRequest) -> Knowledge:
-        return self._teachers[request.teacher].answer(batch.inputs, request, batch.digests)
+        inputs = {name: at_rows(tensor, request.rows) for name, tensor in batch.inputs.items()}
+        return self._teachers[request.teacher].answer(inputs, request, at_rows(batch.digests, request.rows))
 
 
 def prefetched(
@@ -99,13 +100,15 @@ def prefetched(
             answers = zip(asked, answer.result(), strict=True)
             knowledge = [replace(one, rows=of.rows) for of, one in answers]
             for one in knowledge:
-                _check(batch.at(one.rows), one)
+                _check(batch, one)
         yield batch, knowledge
 
 
 def _check(batch: Batch, knowledge: Knowledge) -> None:
-    if knowledge.digests is not None and not np.array_equal(knowledge.digests, batch.digests):
-        differing = batch.ids[knowledge.digests != batch.digests]
+    ids = at_rows(batch.ids, knowledge.rows)
+    digests = at_rows(batch.digests, knowledge.rows)
+    if knowledge.digests is not None and not np.array_equal(knowledge.digests, digests):
+        differing = ids[knowledge.digests != digests]
         raise KnowledgeError(
             f"teacher {knowledge.teacher!r} judged other pixels than the student sees, sample ids "
             f"{_named(differing)} in "
@@ -116,7 +119,7 @@ def _check(batch: Batch, knowledge: Knowledge) -> None:
         if not finite.all():
             raise KnowledgeError(
                 f"teacher {knowledge.teacher!r} sent NaN or infinite values, tap {tap!r}, "
-                f"sample ids {_named(batch.ids[~finite])}; check its weights and its input section"
+                f"sample ids {_named(ids[~finite])}; check its weights and its input section"
             )
 
 

@@ -29,6 +29,8 @@ ENSEMBLE_RULES = (
 """Our own ensemble rules: names in `actors.ensemble`."""
 RULE_ARGUMENTS = ("targets", "shares", "temperature", "teachers", "classes", "labels", "logits", "dice")
 """What an ensemble rule may ask for by name; `actors.ensemble` says what each is."""
+ANSWERS_FILE = "predictions.parquet"
+"""In a run's folder: every model's answers on the test set."""
 FIXED_WEIGHTS = "weights"
 """The key in an ensemble rule's kwargs from which its `shares` come."""
 

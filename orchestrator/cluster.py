@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import ceil
@@ -33,9 +34,27 @@ def connected(address: str | None, wanted: Mapping[str, float]) -> Iterator[dict
     if ray.is_initialized():
         yield cluster_resources()
         return
-    before = signal.getsignal(signal.SIGTERM)  # Ray sets one of its own, which ends the process without a word
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    with _own_sigterm():
+        _join(address, wanted)
+    try:
+        yield cluster_resources()
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Ray's handler, which ends the process without a word, does not replace one of ours. Handlers belong to the main
+    thread."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
+
+
+def _join(address: str | None, wanted: Mapping[str, float]) -> None:
     if address is None:
         cores = max(os.cpu_count() or 1, ceil(wanted.get("CPU", 1)))
         ray.init(
@@ -52,11 +71,6 @@ def connected(address: str | None, wanted: Mapping[str, float]) -> Iterator[dict
             raise ValueError(
                 f"--address: no Ray cluster answers at {address!r}: {error}; start one, or leave it out"
             ) from error
-    signal.signal(signal.SIGTERM, before)
-    try:
-        yield cluster_resources()
-    finally:
-        ray.shutdown()
 
 
 def cluster_resources() -> dict[str, float]:

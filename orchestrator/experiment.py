@@ -12,8 +12,9 @@ from typing import Any, Literal, Self
 
 import ray
 
-from actors.judgement import ANSWERS_FILE, Panel
+from actors.judgement import Panel
 from actors.predictions import TrainedModel
+from actors.specs import ANSWERS_FILE
 from actors.storage import Folder
 from orchestrator.checking import Findings, check
 from orchestrator.cluster import connected
@@ -24,13 +25,19 @@ from orchestrator.ladder_run import CannotResume, LadderRun, Trained, shared
 from orchestrator.live import LiveView
 from orchestrator.packaging import MODEL_FOLDER, Packaging
 from orchestrator.plan import Plan, make_plan
-from orchestrator.reporting.report import REPORT_FILE, write_report
-from orchestrator.result import RESULT_FILE, STUDENT_FILE, ExperimentResult, ModelResult, RungResult
+from orchestrator.reporting.report import write_report
+from orchestrator.result import (
+    CONFIG_FILE,
+    REPORT_FILE,
+    RESULT_FILE,
+    STUDENT_FILE,
+    ExperimentResult,
+    ModelResult,
+    RungResult,
+)
 from orchestrator.tracking.journal import FAILED, FINISHED, KILLED
 from orchestrator.tracking.telling import experiment_params, result_values
 from orchestrator.tracking.tracker import Tracker, tracking_uri
-
-CONFIG_FILE = "config.yaml"
 
 
 class Experiment:

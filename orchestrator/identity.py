@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,13 @@ def rung_key(spec: StudentSpec, dataset: MapDataset, fingerprint: str) -> str:
 
 
 def file_hash(path: str) -> str:
+    """SHA-256; a file that has not changed since is not read again."""
+    stat = Path(path).stat()
+    return _hash_of(path, stat.st_mtime_ns, stat.st_size)
+
+
+@cache
+def _hash_of(path: str, changed_ns: int, size: int) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 

@@ -65,7 +65,7 @@ class LadderRun:
         self._models = Folder(str(Path(config.storage).absolute())) / MODELS_FOLDER
         self._data = config.data.spec()
         self._dataset = self._data.train.build()
-        self.fingerprint = dataset_fingerprint(self._dataset, self._data)
+        self._fingerprint = dataset_fingerprint(self._dataset, self._data)
         self._shared = ray.put(shared(self._dataset, "data.train"))
         self._board: Any = ray.remote(ProgressBoard).options(num_cpus=0).remote()
         self._done: dict[str, Future[Trained]] = {}
@@ -132,14 +132,14 @@ class LadderRun:
     def _train(self, rung: Rung) -> Trained:
         spec = rung.spec(self._data, self._config.data.validation, self._num_classes, self.teachers)
         folder = self._folder / "rungs" / rung.name
-        key = rung_key(spec, self._dataset, self.fingerprint)
+        key = rung_key(spec, self._dataset, self._fingerprint)
         refuse_other_rung(folder, key, rung.name)
         model = self._models / key
         reused = rung.role != "student" and model.has(OUTCOME_FILE)
         teachers = {f"teachers.{teacher.name}.sha256": file_hash(teacher.weights) for teacher in spec.teachers}
         tags = {"collegium.key": key, "collegium.role": rung.role, "collegium.reused": str(reused).lower(), **teachers}
         self._told.append(rung.name)
-        self._tracker.start(rung.name, rung_params(self._config, rung), {**tags, "data.sha256": self.fingerprint})
+        self._tracker.start(rung.name, rung_params(self._config, rung), {**tags, "data.sha256": self._fingerprint})
         if reused:
             return read_trained(rung, model, reused=True)
         if not folder.has(OUTCOME_FILE):

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from actors.storage import Folder
 
+CONFIG_FILE = "config.yaml"
 RESULT_FILE = "result.json"
 STUDENT_FILE = "student.safetensors"
 REPORT_FILE = "report.html"

@@ -9,16 +9,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from actors.specs import ANSWERS_FILE
 from actors.storage import Folder
 from orchestrator import document
 from orchestrator.config import ExperimentConfig
-from orchestrator.result import RESULT_FILE
+from orchestrator.result import CONFIG_FILE, RESULT_FILE
 
 if TYPE_CHECKING:
     import numpy as np
 
-CONFIG_FILE = "config.yaml"
-PREDICTIONS_FILE = "predictions.parquet"
 Values = Mapping[str, Any]
 
 _OF_A_RESULT = ("test_samples", "classes", "agreement", "contributions", "disagreements")
@@ -70,7 +69,7 @@ class RecordedRun:
         """The columns of predictions.parquet: `label`, and each model's answers."""
         from pyarrow import parquet
 
-        table = parquet.read_table(self.folder.file(PREDICTIONS_FILE))
+        table = parquet.read_table(self.folder.file(ANSWERS_FILE))
         return {name: table[name].to_numpy() for name in table.column_names}
 
     def right(self, model: str) -> np.ndarray:
@@ -89,7 +88,7 @@ def read_run(folder: str) -> RecordedRun:
     if not run.has(RESULT_FILE):
         raise ValueError(f"report: {folder}: this run is not finished; go on with: collegium run --resume {folder}")
     result = json.loads(run.read(RESULT_FILE))
-    absent = _absent(result) if run.has(PREDICTIONS_FILE) else PREDICTIONS_FILE
+    absent = _absent(result) if run.has(ANSWERS_FILE) else ANSWERS_FILE
     if absent:
         again = f"collegium run {run.file(CONFIG_FILE)}"
         raise ValueError(f"report: {folder}: no {absent}: made by an earlier version; run it again: {again}")

@@ -18,7 +18,8 @@ from orchestrator.config import ExperimentConfig
 from orchestrator.loss_config import LossConfig
 from orchestrator.problems import ConfigError
 from orchestrator.reporting.paired import Paired
-from orchestrator.reporting.recorded import CONFIG_FILE, RecordedRun
+from orchestrator.reporting.recorded import RecordedRun
+from orchestrator.result import CONFIG_FILE
 
 BY_TEACHER = ("weights", "routes")
 """What an ensemble rule's kwargs have by teacher."""

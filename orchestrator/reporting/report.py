@@ -19,9 +19,8 @@ from orchestrator.reporting import compared, plots, verdict
 from orchestrator.reporting.figures import Figure, Look, looks
 from orchestrator.reporting.recorded import RecordedRun, finished_beside, read_run
 from orchestrator.reporting.removal import removals
-from orchestrator.result import STUDENT_FILE
+from orchestrator.result import REPORT_FILE, STUDENT_FILE
 
-REPORT_FILE = "report.html"
 MOST_CALIBRATED = 3
 PAGES = Path(__file__).parent / "pages"
 

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from filelock import FileLock
 
+from orchestrator.tracking.delivery import SQLITE
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 T = TypeVar("T")
-SQLITE = "sqlite:///"
 OPENING_S = 120.0
 LONGEST_NAME = 250
 PARAMS_AT_ONCE = 100

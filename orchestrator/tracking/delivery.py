@@ -16,6 +16,7 @@ from orchestrator.tracking.journal import Event, Journal, Measured
 if TYPE_CHECKING:
     from orchestrator.tracking.store import Store
 
+SQLITE = "sqlite:///"
 LOCK_FILE = "lock"
 OTHER_SENDER_S = 5.0
 EVENTS_AT_ONCE = 200

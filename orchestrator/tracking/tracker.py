@@ -13,7 +13,7 @@ from typing import Self
 
 from actors.storage import Folder
 from orchestrator.fields import ARTIFACTS_FOLDER
-from orchestrator.tracking.delivery import Delivery, reason, without_password
+from orchestrator.tracking.delivery import SQLITE, Delivery, reason, without_password
 from orchestrator.tracking.journal import (
     RECORD_FILE,
     TRACKING_FOLDER,
@@ -29,7 +29,6 @@ from orchestrator.tracking.journal import (
 )
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
-SQLITE = "sqlite:///"
 QUICK_RETRY_S = 1.0
 PAUSE_S = 30.0
 PATIENCE_S = 30.0

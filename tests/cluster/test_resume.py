@@ -6,6 +6,8 @@ process that maps it.
 
 import json
 import signal
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 from orchestrator.tracking.tracker import tracking_uri
 from tests.cluster.runs import (
     RECIPE,
+    ROOT,
     finish,
     kill,
     run_folder,
@@ -117,3 +120,14 @@ def test_ctrl_c_leaves_a_resumable_run_and_nothing_else(storage, undisturbed):
     finish("--resume", str(folder))
 
     assert end_of(folder) == expected
+
+
+def test_a_cluster_may_be_started_outside_of_the_main_thread():
+    code = (
+        "import threading; from orchestrator.cluster import connected\n"
+        "def run():\n"
+        "    with connected(None, {}) as resources: print(resources['CPU'] > 0)\n"
+        "one = threading.Thread(target=run); one.start(); one.join()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["True"], done.stderr

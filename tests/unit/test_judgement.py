@@ -15,9 +15,9 @@ from PIL import Image
 from actors.costs import costs
 from actors.data import SharedDataset
 from actors.datasets import Digits
-from actors.judgement import ANSWERS_FILE, Panel, Pictures, class_names, disagreements, judge, png
+from actors.judgement import Panel, Pictures, class_names, disagreements, judge, png
 from actors.predictions import Prediction, TrainedModel
-from actors.specs import DataSpec, ImportSpec
+from actors.specs import ANSWERS_FILE, DataSpec, ImportSpec
 from actors.storage import Folder
 from tests.unit.digits_setup import DATA, model, save_teacher
 
