@@ -1,8 +1,8 @@
 """The things that travel between students and teachers.
 
 `Batch` is what a student is about to see; `TeacherRequest` says what one teacher is asked about it and `Knowledge` is
-that teacher's answer. `pack` and `unpack` take knowledge across a process boundary as one dict of numpy arrays.
-Imports no Ray.
+that teacher's answer. `pack` and `unpack` take knowledge across a process boundary as one dict of numpy arrays;
+`refuse_unbounded` says what cannot be learned from. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from actors.errors import KnowledgeError
+
 LOGITS = "logits"
 TENSOR = "tensor:"
+MOST_IDS_NAMED = 8
 
 RowNumbers = tuple[int, ...] | None
 """Rows of a batch by number; None: all of them."""
@@ -95,6 +98,31 @@ class Knowledge:
     def to(self, device: torch.device) -> Knowledge:
         logits = None if self.logits is None else self.logits.to(device)
         return replace(self, logits=logits, features={tap: t.to(device) for tap, t in self.features.items()})
+
+
+def refuse_unbounded(knowledge: Knowledge, ids: np.ndarray) -> None:
+    """Raises KnowledgeError where a value is NaN or infinite; `ids`: the sample of each row."""
+    for tap, tensor in knowledge.tensors.items():
+        unbounded = unbounded_rows(tensor)
+        if unbounded.any():
+            raise KnowledgeError(
+                f"teacher {knowledge.teacher!r} sent NaN or infinite values, tap {tap!r}, "
+                f"sample ids {named_ids(ids[unbounded])}; check its weights and its input section"
+            )
+
+
+def unbounded_rows(tensor: Tensor) -> np.ndarray:
+    """Per row, whether it holds NaN or an infinite value."""
+    # A finite sum has finite terms alone; one that is not may also have overflowed.
+    if bool(tensor.sum().isfinite()):
+        return np.zeros(len(tensor), dtype=bool)
+    return ~tensor.isfinite().reshape(len(tensor), -1).all(dim=1).cpu().numpy()
+
+
+def named_ids(ids: np.ndarray) -> str:
+    """The first few, and how many more there are."""
+    more = f" and {len(ids) - MOST_IDS_NAMED} more" if len(ids) > MOST_IDS_NAMED else ""
+    return ", ".join(str(int(i)) for i in ids[:MOST_IDS_NAMED]) + more
 
 
 def row_digests(inputs: Mapping[str, Tensor]) -> np.ndarray:

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from actors.knowledge import Knowledge, Position, TeacherRequest, pack, row_digests, unpack
+from actors.errors import KnowledgeError
+from actors.knowledge import (
+    Knowledge,
+    Position,
+    TeacherRequest,
+    pack,
+    refuse_unbounded,
+    row_digests,
+    unbounded_rows,
+    unpack,
+)
 from tests.unit.digits_setup import batches, images
 
 HARD_FLOATS = [0.0, -0.0, 1e-45, -1e-40, math.inf, -math.inf, 3.4e38, 1 / 3, 1 + 2**-23]
@@ -105,3 +115,47 @@ def test_requests_and_positions_are_values():
 def test_a_batch_computes_its_digests_once():
     (batch,) = batches(1)
     assert batch.digests is batch.digests and np.array_equal(batch.digests, row_digests(batch.inputs))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_one_bad_value_marks_its_row_alone(dtype, bad):
+    values = torch.zeros(5, 3, 2, dtype=dtype)
+    values[3, 1, 0] = bad
+    assert unbounded_rows(values).tolist() == [False, False, False, True, False]
+
+
+def test_infinite_values_do_not_cancel():
+    values = torch.zeros(4, 2)
+    values[0, 1], values[2, 0] = math.inf, -math.inf
+    assert unbounded_rows(values).tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_finite_values_whose_sum_overflows_are_finite(dtype):
+    values = torch.full((70000, 2), torch.finfo(dtype).max, dtype=dtype)
+    assert not values.sum().isfinite() and not unbounded_rows(values).any()
+    values[1, 1] = math.nan
+    assert unbounded_rows(values).nonzero()[0].tolist() == [1]
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64])
+@pytest.mark.parametrize("shape", [(4,), (4, 0), (0, 3), (4, 2, 2)])
+def test_whole_numbers_are_always_finite(dtype, shape):
+    found = unbounded_rows(torch.ones(shape, dtype=dtype))
+    assert found.dtype == bool and found.tolist() == [False] * shape[0]
+
+
+def test_what_cannot_be_learned_from_names_teacher_tap_and_ids():
+    feature = torch.zeros(20, 3, 2)
+    feature[[1, 5], 2, 1] = math.nan
+    ids = np.arange(100, 120)
+    refuse_unbounded(Knowledge("wide", torch.zeros(20, 10), {"pool": torch.zeros(20, 3, 2)}), ids)
+    with pytest.raises(KnowledgeError) as refusal:
+        refuse_unbounded(Knowledge("wide", torch.zeros(20, 10), {"pool": feature}), ids)
+    assert str(refusal.value) == (
+        "teacher 'wide' sent NaN or infinite values, tap 'pool', sample ids 101, 105; "
+        "check its weights and its input section"
+    )
+    with pytest.raises(KnowledgeError, match=r"tap 'logits', sample ids 100, (\d+, ){6}107 and 12 more; check"):
+        refuse_unbounded(Knowledge("wide", torch.full((20, 10), -math.inf)), ids)
