@@ -5,7 +5,7 @@ several workers as one by `merged`. Imports no torch and no Ray.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +61,7 @@ class _Tally:
 
     def summary(self, seconds: float) -> Summary:
         return {
+            "seconds": seconds,
             "rows": self.rows,
             "images_per_s": self.rows / seconds,
             "service_ms": _in_ms(self.service_s),
@@ -155,35 +156,47 @@ class ServingLog:
 
 
 def merged(workers: Sequence[Mapping[str, Summary]]) -> dict[str, Summary]:
-    """Several workers' summaries of the same seconds as one by teacher. Sums of rows, images/s, waits and retries; the
-    share of the waits is the workers' mean; medians and bytes are means by rows; the 99th percentile and the
-    number of replicas are the largest.
+    """Summaries of the same epoch by several workers as one by teacher: images/s add up, the share of the waits is the
+    workers' mean.
     """
     teachers = dict.fromkeys(teacher for worker in workers for teacher in worker)
+    found = {teacher: [worker[teacher] for worker in workers if teacher in worker] for teacher in teachers}
     return {
-        teacher: _as_one([worker[teacher] for worker in workers if teacher in worker], len(workers))
-        for teacher in teachers
+        teacher: {
+            **_as_one(several),
+            "seconds": max(one["seconds"] for one in several),
+            "images_per_s": sum(one["images_per_s"] for one in several),
+            "waited_share": sum(one["waited_share"] for one in several) / len(workers),
+        }
+        for teacher, several in found.items()
     }
 
 
-def _as_one(summaries: Sequence[Summary], num_workers: int) -> Summary:
-    rows = sum(one["rows"] for one in summaries)
+def over_epochs(epochs: Sequence[Summary]) -> Summary:
+    """One worker's summaries of one teacher as one."""
+    whole, seconds = _as_one(epochs), sum(one["seconds"] for one in epochs)
+    rates = {"images_per_s": whole["rows"] / seconds, "waited_share": whole["waited_s"] / seconds}
+    return {**whole, "seconds": seconds, **rates}
 
-    def by_rows(values: Sequence[float]) -> float:
-        return sum(value * one["rows"] for value, one in zip(values, summaries, strict=True)) / max(1, rows)
+
+def _as_one(several: Sequence[Summary]) -> Summary:
+    """What does not ask whose summaries they are. Medians and percentiles are means by rows: near the true ones where
+    the parts are alike.
+    """
+    rows = sum(one["rows"] for one in several)
+
+    def by_rows(values: Iterable[float]) -> float:
+        return sum(value * one["rows"] for value, one in zip(values, several, strict=True)) / max(1, rows)
 
     def in_ms(key: str) -> dict[str, float]:
-        medians, p99s = ([one[key][which] for one in summaries] for which in ("median", "p99"))
-        return {"median": by_rows(medians), "p99": max(p99s)}
+        return {which: by_rows(one[key][which] for one in several) for which in ("median", "p99")}
 
     return {
         "rows": rows,
-        "images_per_s": sum(one["images_per_s"] for one in summaries),
         "service_ms": in_ms("service_ms"),
         "queue_ms": in_ms("queue_ms"),
-        "waited_s": sum(one["waited_s"] for one in summaries),
-        "waited_share": sum(one["waited_share"] for one in summaries) / num_workers,
-        "bytes_per_sample": by_rows([one["bytes_per_sample"] for one in summaries]),
-        "retries": sum(one["retries"] for one in summaries),
-        "replicas": max(one["replicas"] for one in summaries),
+        "waited_s": sum(one["waited_s"] for one in several),
+        "bytes_per_sample": by_rows(one["bytes_per_sample"] for one in several),
+        "retries": sum(one["retries"] for one in several),
+        "replicas": max(one["replicas"] for one in several),
     }

@@ -34,6 +34,7 @@ from orchestrator.result import (
     ExperimentResult,
     ModelResult,
     RungResult,
+    read_pool,
 )
 from orchestrator.tracking.journal import FAILED, FINISHED, KILLED
 from orchestrator.tracking.telling import experiment_params, result_values
@@ -247,4 +248,5 @@ def mean_weights(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def _rung_result(trained: Trained) -> RungResult:
     outcome = {key: value for key, value in trained.outcome.items() if key != "parameters"}
-    return RungResult(trained.rung.name, trained.rung.role, reused=trained.reused, **outcome)
+    pool = read_pool(trained.folder)
+    return RungResult(trained.rung.name, trained.rung.role, reused=trained.reused, pool=pool, **outcome)

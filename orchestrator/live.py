@@ -64,7 +64,7 @@ class LiveView:
                 terms_text(progress),
                 "" if accuracy is None else f"{accuracy:.2%}",
                 f"{progress.images_per_s:,.0f}",
-                f"{progress.shares.get('wait', 0):.0%}",
+                waiting_text(progress),
                 "" if progress.left_s is None else duration(progress.left_s),
             )
         return table
@@ -76,12 +76,19 @@ def plain_line(progress: Progress) -> str:
     left = "" if not progress.left_s else f"  {duration(progress.left_s)} left"
     return (
         f"{progress.rung}  epoch {progress.epoch + 1}/{progress.epochs}  {terms_text(progress)}{accuracy}  "
-        f"{progress.images_per_s:,.0f} images/s  waiting {progress.shares.get('wait', 0):.0%}{left}"
+        f"{progress.images_per_s:,.0f} images/s  waiting {waiting_text(progress)}{left}"
     )
 
 
 def terms_text(progress: Progress) -> str:
     return "  ".join(f"{name} {value:.3g}" for name, value in progress.terms.items())
+
+
+def waiting_text(progress: Progress) -> str:
+    """The share of the time that the student stood still, and the teacher it stood still for longest."""
+    share = f"{progress.shares.get('wait', 0):.0%}"
+    longest = max(progress.waited, key=progress.waited.__getitem__, default="")
+    return f"{share} ({longest})" if longest and share != "0%" else share
 
 
 def duration(seconds: float) -> str:

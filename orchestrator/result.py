@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from actors.serving import POOL_FILE
 from actors.storage import Folder
 
 CONFIG_FILE = "config.yaml"
@@ -38,7 +39,9 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class RungResult:
-    """How a rung was trained. `shares`: of the seconds of worker 0; `bytes_per_sample`: knowledge received."""
+    """How a rung was trained. `shares`: of the seconds of worker 0; `bytes_per_sample`: knowledge received; `pool`:
+    what its pool.json says, None where no pool served it.
+    """
 
     name: str
     role: str
@@ -49,6 +52,7 @@ class RungResult:
     teachers: dict[str, str]
     history: list[dict[str, Any]]
     reused: bool
+    pool: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -86,3 +90,8 @@ class ExperimentResult:
 
     def save(self) -> None:
         Folder(self.folder).write(RESULT_FILE, json.dumps(asdict(self), indent=1).encode())
+
+
+def read_pool(rung: Folder) -> dict[str, Any] | None:
+    """What the pool left in a rung's folder; None where there was none."""
+    return json.loads(rung.read(POOL_FILE)) if rung.has(POOL_FILE) else None

@@ -4,9 +4,10 @@ the whole. Pure; no MLflow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from actors.serving import merged
 from orchestrator.config import ExperimentConfig
 from orchestrator.ladder import Rung
 from orchestrator.result import ExperimentResult
@@ -44,12 +45,42 @@ def epoch_values(record: Mapping[str, Any]) -> Values:
         "validation/cross_entropy": record["cross_entropy"],
         "images_per_s": record["images_per_s"],
         "seconds": record["seconds"],
+        **_serving_values(record.get("serving", [])),
     }
 
 
-def rung_values(outcome: Mapping[str, Any]) -> Values:
-    """Of a rung that is trained."""
-    return {"bytes_per_sample": outcome["bytes_per_sample"], "parameters": outcome["parameters"]}
+def _serving_values(workers: Sequence[Mapping[str, Any]]) -> Values:
+    """Of each teacher over all workers; and of each worker where there are several."""
+    by_teacher = {
+        f"teacher/{teacher}/{name}": value
+        for teacher, one in merged(workers).items()
+        for name, value in {
+            "images_per_s": one["images_per_s"],
+            "service_ms_median": one["service_ms"]["median"],
+            "service_ms_p99": one["service_ms"]["p99"],
+            "queue_ms_median": one["queue_ms"]["median"],
+            "waited_share": one["waited_share"],
+            "bytes_per_sample": one["bytes_per_sample"],
+            "retries": one["retries"],
+        }.items()
+    }
+    by_worker = {
+        f"worker/{rank}/{teacher}/{name}": one[name]
+        for rank, worker in enumerate(workers)
+        for teacher, one in worker.items()
+        for name in ("waited_share", "images_per_s")
+    }
+    return by_teacher | by_worker if len(workers) > 1 else by_teacher
+
+
+def rung_values(outcome: Mapping[str, Any], pool: Mapping[str, Any] | None = None) -> Values:
+    """Of a rung that is trained. `pool`: what pool.json says, where a pool served it."""
+    restarts = pool["restarts"] if pool else {}
+    return {
+        "bytes_per_sample": outcome["bytes_per_sample"],
+        "parameters": outcome["parameters"],
+        **{f"teacher/{teacher}/restarts": count for teacher, count in restarts.items()},
+    }
 
 
 def result_values(result: ExperimentResult) -> Values:

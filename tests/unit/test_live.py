@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from actors.progress import Pace, Progress, ProgressBoard, Stopwatch
-from orchestrator.live import LiveView, duration, plain_line
+from orchestrator.live import LiveView, duration, plain_line, waiting_text
 from orchestrator.printing import amounts_text, bytes_text
 
 
@@ -32,6 +32,15 @@ LINE = "student  epoch 2/8  hard 0.5  soft 1.23  accuracy 91.23%  12,346 images/
 def test_a_finished_epoch_is_one_line():
     assert plain_line(progress()) == LINE
     assert plain_line(progress(accuracy=None, left_s=0.0)).endswith("soft 1.23  12,346 images/s  waiting 25%")
+
+
+def test_it_says_for_whom_the_student_waits_most():
+    waited = {"wide": 0.05, "resnet": 0.2}
+    assert waiting_text(progress(waited=waited)) == "25% (resnet)"
+    assert "waiting 25% (resnet)  3 min" in plain_line(progress(waited=waited))
+    assert "25% (resnet)" in shown(progress(step=3, waited=waited), width=200, terminal=True)
+    hardly = Progress("student", 0, 8, 1, 5, shares={"wait": 0.004}, waited={"wide": 0.004})
+    assert waiting_text(hardly) == "0%"
 
 
 def test_without_a_terminal_every_finished_epoch_is_a_plain_line_and_nothing_else():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from actors import serving
-from actors.serving import Served, ServingLog, merged, timeline_file
+from actors.serving import Served, ServingLog, merged, over_epochs, timeline_file
 
 
 def served(
@@ -25,6 +25,7 @@ def test_the_summary_of_an_epoch_by_teacher():
     found = log.summary(40.0)
     assert list(found) == ["resnet", "wide"]
     assert found["resnet"] == {
+        "seconds": 40.0,
         "rows": 3232,
         "images_per_s": pytest.approx(80.8),
         "service_ms": {"median": pytest.approx(50), "p99": pytest.approx(99)},
@@ -93,20 +94,23 @@ def test_a_timeline_is_bounded_and_its_lanes_end_together(monkeypatch):
     assert log.summary(1.0)["resnet"]["rows"] == 4 * 32, "numbers go on"
 
 
-def test_workers_are_merged_by_teacher():
-    def summary(rows, median, p99, **more):
-        given = {"waited_s": 1.0, "waited_share": 0.1, "bytes_per_sample": 10.0, "retries": 1, "replicas": 2, **more}
-        times = {"median": median, "p99": p99}
-        return {"rows": rows, "images_per_s": rows / 10, "service_ms": times, "queue_ms": times, **given}
+def summary(rows, seconds=10.0, median=10.0, p99=90.0, waited_s=1.0, **more):
+    given = {"bytes_per_sample": 10.0, "retries": 1, "replicas": 2, **more}
+    times, shares = {"median": median, "p99": p99}, {"waited_s": waited_s, "waited_share": waited_s / seconds}
+    rates = {"seconds": seconds, "rows": rows, "images_per_s": rows / seconds}
+    return {**rates, "service_ms": times, "queue_ms": times, **shares, **given}
 
-    one = {"a": summary(300, 10.0, 90.0), "b": summary(0, 0.0, 0.0)}
-    two = {"a": summary(100, 50.0, 60.0, waited_s=3.0, waited_share=0.3, bytes_per_sample=30.0, replicas=5)}
+
+def test_workers_are_merged_by_teacher():
+    one = {"a": summary(300), "b": summary(0, median=0.0, p99=0.0)}
+    two = {"a": summary(100, median=50.0, p99=50.0, waited_s=3.0, bytes_per_sample=30.0, replicas=5)}
     found = merged([one, two])
     assert found["a"] == {
+        "seconds": 10.0,
         "rows": 400,
         "images_per_s": 40.0,
-        "service_ms": {"median": 20.0, "p99": 90.0},
-        "queue_ms": {"median": 20.0, "p99": 90.0},
+        "service_ms": {"median": 20.0, "p99": 80.0},
+        "queue_ms": {"median": 20.0, "p99": 80.0},
         "waited_s": 4.0,
         "waited_share": 0.2,
         "bytes_per_sample": 15.0,
@@ -115,6 +119,12 @@ def test_workers_are_merged_by_teacher():
     }
     assert found["b"]["waited_share"] == 0.05, "of both workers' time"
     assert merged([one])["a"] == one["a"] and merged([]) == {} == merged([{}, {}])
+
+
+def test_epochs_of_one_worker_are_put_together():
+    found = over_epochs([summary(300, 10.0), summary(100, 30.0, 50.0, 50.0, 3.0, retries=0)])
+    assert found["images_per_s"] == 10.0 and found["waited_share"] == 0.1 and found["seconds"] == 40.0
+    assert found["service_ms"] == {"median": 20.0, "p99": 80.0} and found["retries"] == 1
 
 
 def test_a_timeline_has_a_file_by_rank():

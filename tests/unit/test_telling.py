@@ -5,7 +5,7 @@ from pathlib import Path
 from orchestrator.config import ExperimentConfig
 from orchestrator.ladder import ladder
 from orchestrator.result import ExperimentResult, ModelResult
-from orchestrator.tracking.telling import epoch_values, experiment_params, result_values, rung_params
+from orchestrator.tracking.telling import epoch_values, experiment_params, result_values, rung_params, rung_values
 
 DIGITS = Path(__file__).parents[2] / "orchestrator" / "recipes" / "digits.yaml"
 RECORD = {
@@ -32,6 +32,53 @@ def test_the_values_of_an_epoch():
         "validation/cross_entropy": 0.3,
         "images_per_s": 100.0,
         "seconds": 12.0,
+    }
+
+
+def served(rows, waited_s, retries=0):
+    times = {"median": 50.0, "p99": 80.0}
+    rates = {"seconds": 10.0, "rows": rows, "images_per_s": rows / 10}
+    waits = {"waited_s": waited_s, "waited_share": waited_s / 10}
+    return {**rates, "service_ms": times, "queue_ms": {**times, "median": 4.0}, **waits} | {
+        "bytes_per_sample": 40.0,
+        "retries": retries,
+        "replicas": 2,
+    }
+
+
+def test_the_values_of_an_epoch_say_how_the_teachers_served():
+    told = epoch_values({**RECORD, "serving": [{"a": served(500, 0.5)}]})
+    assert {name: value for name, value in told.items() if name not in epoch_values(RECORD)} == {
+        "teacher/a/images_per_s": 50.0,
+        "teacher/a/service_ms_median": 50.0,
+        "teacher/a/service_ms_p99": 80.0,
+        "teacher/a/queue_ms_median": 4.0,
+        "teacher/a/waited_share": 0.05,
+        "teacher/a/bytes_per_sample": 40.0,
+        "teacher/a/retries": 0,
+    }
+
+
+def test_where_there_are_several_workers_each_is_told_too():
+    told = epoch_values({**RECORD, "serving": [{"a": served(500, 0.5)}, {"a": served(300, 1.5, retries=2)}]})
+    assert told["teacher/a/images_per_s"] == 80.0 and told["teacher/a/retries"] == 2
+    assert told["teacher/a/waited_share"] == 0.1
+    assert {name: value for name, value in told.items() if name.startswith("worker/")} == {
+        "worker/0/a/waited_share": 0.05,
+        "worker/0/a/images_per_s": 50.0,
+        "worker/1/a/waited_share": 0.15,
+        "worker/1/a/images_per_s": 30.0,
+    }
+
+
+def test_the_values_of_a_rung_say_how_often_replicas_were_restarted():
+    outcome = {"bytes_per_sample": 40.0, "parameters": 10, "history": []}
+    assert rung_values(outcome) == {"bytes_per_sample": 40.0, "parameters": 10}
+    assert rung_values(outcome, {"restarts": {"a": 3, "b": 0}}) == {
+        "bytes_per_sample": 40.0,
+        "parameters": 10,
+        "teacher/a/restarts": 3,
+        "teacher/b/restarts": 0,
     }
 
 
