@@ -148,6 +148,12 @@ def pack(knowledge: Knowledge) -> Packed:
     return {"teacher": knowledge.teacher, "version": knowledge.version, "digests": knowledge.digests, **arrays}
 
 
+def packed_size(packed: Packed) -> tuple[int, int]:
+    """Rows, and bytes of what was said about them."""
+    arrays = [value for key, value in packed.items() if key.startswith(TENSOR)]
+    return len(arrays[0]), sum(array.nbytes for array in arrays)
+
+
 def unpack(packed: Packed) -> Knowledge:
     """The inverse of `pack`. The tensors share the arrays' memory, which may be read-only: never write into them."""
     tensors = {

@@ -110,10 +110,11 @@ class _Spans:
 
 class ServingLog:
     """What one student worker collects, in the thread that trains: numbers always, spans between `record` and the next
-    `summary`. All times of beginning are `time.time()`.
+    `summary`. All times of beginning are `time.time()`. `waited_s`: seconds in all, by teacher.
     """
 
     def __init__(self) -> None:
+        self.waited_s: dict[str, float] = {}
         self._tallies: dict[str, _Tally] = {}
         self._spans = _Spans(epoch=-1)
         self._records = False
@@ -130,6 +131,7 @@ class ServingLog:
 
     def waited(self, teacher: str, began_s: float, seconds: float) -> None:
         """The student stood still for this teacher."""
+        self.waited_s[teacher] = self.waited_s.get(teacher, 0.0) + seconds
         self._tally(teacher).waited_s += seconds
         if self._records:
             self._spans.add((teacher,), began_s, seconds)

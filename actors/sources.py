@@ -1,11 +1,12 @@
 """Where knowledge comes from. `TeacherSource` is the seam: a student cannot tell its implementations apart.
 
-`LocalTeachers` answers in the student's process, `actors.pool.TeacherPool` from Ray actors. `prefetched` is the only
+`LocalTeachers` answers in the student's process, `actors.pool` from Ray actors. `prefetched` is the only
 place that knows about order. Imports no Ray.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,11 +17,22 @@ import numpy as np
 import torch
 
 from actors.errors import KnowledgeError
-from actors.knowledge import Batch, Knowledge, KnowledgeRequest, TeacherRequest, at_rows
+from actors.knowledge import (
+    Batch,
+    Knowledge,
+    KnowledgeRequest,
+    TeacherRequest,
+    at_rows,
+    named_ids,
+    refuse_unbounded,
+)
+from actors.policies.prefetching import Window
+from actors.serving import Served, ServingLog
 from actors.specs import TeacherSpec
 from actors.teacher import Teacher
 
-MOST_IDS_NAMED = 8
+LOCAL = "local"
+"""What the student's own process is called among replicas."""
 
 
 class Answer(Protocol):
@@ -30,7 +42,14 @@ class Answer(Protocol):
 
 
 class TeacherSource(Protocol):
-    """Asks teachers about a batch; returns at once."""
+    """Asks teachers about a batch; returns at once. `log`: how they served; `at_once`: how many batches it likes to be
+    asked about before it answers the first."""
+
+    @property
+    def log(self) -> ServingLog: ...
+
+    @property
+    def at_once(self) -> int: ...
 
     def ask(self, batch: Batch, request: KnowledgeRequest) -> Answer: ...
 
@@ -54,7 +73,10 @@ class Given:
 class LocalTeachers:
     """Teachers in the student's own process, one after the other."""
 
+    at_once = 1
+
     def __init__(self, teachers: Mapping[str, Teacher]) -> None:
+        self.log = ServingLog()
         self._teachers = teachers
 
     @classmethod
@@ -66,26 +88,35 @@ class LocalTeachers:
         return Given([self._answer(batch, one) for one in request])
 
     def _answer(self, batch: Batch, request: TeacherRequest) -> Knowledge:
+        began, start = time.time(), time.perf_counter()
         inputs = {name: at_rows(tensor, request.rows) for name, tensor in batch.inputs.items()}
-        return self._teachers[request.teacher].answer(inputs, request, at_rows(batch.digests, request.rows))
+        knowledge = self._teachers[request.teacher].answer(inputs, request)
+        ids = at_rows(batch.ids, request.rows)
+        refuse_unbounded(knowledge, ids)
+        seconds = time.perf_counter() - start
+        self.log.answer(Served(request.teacher, LOCAL, len(ids), knowledge.num_bytes, seconds, 0.0, began, 0))
+        return knowledge
 
 
 def prefetched(
     source: TeacherSource,
     batches: Iterable[Batch],
     request: Callable[[Batch], KnowledgeRequest],
-    window: int,
+    window: int | None,
     measure: Measure = lambda share: nullcontext(),
 ) -> Iterator[tuple[Batch, list[Knowledge]]]:
-    """Each batch with its knowledge, in order, while the next `window` batches are under way (0: one at a time).
+    """Each batch with its knowledge, in order, while the next `window` batches are under way (0: one at a time; None:
+    as many as it takes that the student does not wait).
 
     Raises:
         KnowledgeError: a teacher judged other pixels than the student's, or sent NaN or infinite values.
     """
     under_way: deque[tuple[Batch, KnowledgeRequest, Answer]] = deque()
     upcoming = iter(batches)
+    opened = Window(window)
+    began_s = time.perf_counter()
     while True:
-        while len(under_way) <= window:
+        while len(under_way) <= opened.depth:
             with measure("data"):
                 batch = next(upcoming, None)
             if batch is None:
@@ -96,33 +127,29 @@ def prefetched(
         if not under_way:
             return
         batch, asked, answer = under_way.popleft()
+        start_s = time.perf_counter()
         with measure("wait"):
             answers = zip(asked, answer.result(), strict=True)
             knowledge = [replace(one, rows=of.rows) for of, one in answers]
             for one in knowledge:
-                _check(batch, one)
+                _refuse_other_pixels(batch, one)
+        waited_s, step_s, began_s = time.perf_counter() - start_s, start_s - began_s, time.perf_counter()
+        opened.stepped(step_s + waited_s, waited_s, _bytes_of(batch, knowledge), source.at_once)
         yield batch, knowledge
 
 
-def _check(batch: Batch, knowledge: Knowledge) -> None:
+def _refuse_other_pixels(batch: Batch, knowledge: Knowledge) -> None:
+    if knowledge.digests is None:
+        return
     ids = at_rows(batch.ids, knowledge.rows)
     digests = at_rows(batch.digests, knowledge.rows)
-    if knowledge.digests is not None and not np.array_equal(knowledge.digests, digests):
-        differing = ids[knowledge.digests != digests]
+    if not np.array_equal(knowledge.digests, digests):
         raise KnowledgeError(
             f"teacher {knowledge.teacher!r} judged other pixels than the student sees, sample ids "
-            f"{_named(differing)} in "
+            f"{named_ids(ids[knowledge.digests != digests])} in "
             f"view {int(batch.views[0])}; data.views must depend on nothing but its dataset, id and generator"
         )
-    for tap, tensor in knowledge.tensors.items():
-        finite = torch.isfinite(tensor).reshape(len(tensor), -1).all(dim=1).cpu().numpy()
-        if not finite.all():
-            raise KnowledgeError(
-                f"teacher {knowledge.teacher!r} sent NaN or infinite values, tap {tap!r}, "
-                f"sample ids {_named(ids[~finite])}; check its weights and its input section"
-            )
 
 
-def _named(ids: np.ndarray) -> str:
-    more = f" and {len(ids) - MOST_IDS_NAMED} more" if len(ids) > MOST_IDS_NAMED else ""
-    return ", ".join(str(int(i)) for i in ids[:MOST_IDS_NAMED]) + more
+def _bytes_of(batch: Batch, knowledge: Sequence[Knowledge]) -> int:
+    return sum(tensor.nbytes for tensor in batch.inputs.values()) + sum(one.num_bytes for one in knowledge)

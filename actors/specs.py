@@ -103,7 +103,9 @@ class DataSpec:
 class TeacherSpec:
     """One teacher. `weights` is a file; `class_map[j]` is the data's class that output j stands for.
 
-    `shapes`: of its logits and of the feature at each tap, without the rows.
+    `shapes`: of its logits and of the feature at each tap, without the rows. `replicas`: at first, and the fewest;
+    `most_replicas`: to which the pool may grow (None: it does not). `actor`: teachers of one name live in the same
+    actors.
     """
 
     name: str
@@ -113,7 +115,14 @@ class TeacherSpec:
     class_map: tuple[int, ...] | None = None
     chunk: int = 32
     replicas: int = 1
+    most_replicas: int | None = None
     resources: Resources = Resources()
+    actor: str | None = None
+
+    @property
+    def host(self) -> str:
+        """What its replicas are called."""
+        return self.actor or self.name
 
 
 @dataclass(frozen=True)
@@ -191,6 +200,7 @@ class RecipeSpec:
 class StudentSpec:
     """Everything a training rung needs: a student, an assistant, or a teacher that is trained here.
 
+    `window`: batches under way at the teachers; None: as many as it takes.
     `rows_per_epoch`: the labelled rows are repeated to so many; None: each row once.
     """
 
@@ -206,5 +216,5 @@ class StudentSpec:
     teachers: tuple[TeacherSpec, ...] = ()
     num_workers: int = 1
     resources: Resources = Resources()
-    window: int = 2
+    window: int | None = None
     rows_per_epoch: int | None = None

@@ -7,7 +7,9 @@ same steps.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -68,12 +70,15 @@ class StudentTrainer:
         *,
         worker: Worker | None = None,
         report: Report = lambda progress: None,
+        show: Callable[[Mapping[str, Any]], None] = lambda timeline: None,
     ) -> None:
         self.spec = spec
         self.worker = worker or Worker()
         self._source = source
         self._checkpoints = checkpoints
         self._report = report
+        self._show = show
+        self._shown_epoch = min(1, spec.recipe.epochs - 1)
         self._keys = {loss.name: loss.key for loss in spec.losses}
         self._rows = training_rows(dataset, spec.data)
         self._sampler, self._validation = _slices(spec, dataset, self.worker)
@@ -86,6 +91,7 @@ class StudentTrainer:
         self._scheduler = build_scheduler(spec.recipe, self._optimizer, self._sampler.steps_per_epoch)
         self.state = self._restored()
         self._stopwatch = Stopwatch(self.state.seconds)
+        self._epoch_began_s = self._stopwatch.total
         self._reported_s = 0.0
         self._pace = Pace()
 
@@ -95,22 +101,34 @@ class StudentTrainer:
         return self._distillation.student.model if self._average is None else self._average.module
 
     def run(self) -> TrainingState:
+        stream = self._stream()
         for epoch in range(self.state.position.epoch, self.spec.recipe.epochs):
-            self._train_epoch(epoch)
+            self._train_epoch(epoch, stream)
             with self._stopwatch("evaluation"):
                 metrics = self._evaluate()
             self._finish_epoch(epoch, metrics)
         return self.state
 
-    def _train_epoch(self, epoch: int) -> None:
-        self._distillation.train()
-        positions = self._sampler.positions(self.state.position, epoch)
+    def _stream(self) -> Iterator[tuple[Batch, list[Knowledge]]]:
+        """All batches to come: while one epoch is evaluated, teachers work for the next."""
+        start = self.state.position
+        epochs = range(start.epoch, self.spec.recipe.epochs)
+        positions = chain.from_iterable(self._sampler.positions(start, epoch) for epoch in epochs)
         batches = self._sampler.batches(self._rows, positions)
         request = self._distillation.criterion.request
-        window = self.spec.window
-        stream = prefetched(self._source, batches, lambda b: request(b.labels, b.position), window, self._stopwatch)
-        for batch, knowledge in stream:
+        return prefetched(
+            self._source, batches, lambda b: request(b.labels, b.position), self.spec.window, self._stopwatch
+        )
+
+    def _train_epoch(self, epoch: int, stream: Iterator[tuple[Batch, list[Knowledge]]]) -> None:
+        self._distillation.train()
+        if epoch == self._shown_epoch:
+            self._source.log.record(epoch)
+        steps = self._sampler.steps_per_epoch - self.state.position.step
+        for batch, knowledge in islice(stream, steps):
+            began, start = time.time(), time.perf_counter()
             self.state.account(batch, knowledge, *self._train_step(batch, knowledge))
+            self._source.log.step(began, time.perf_counter() - start)
             every = self.spec.recipe.checkpoint_every_steps
             if every and self.state.steps_done % every == 0:
                 self._average_terms()
@@ -183,6 +201,7 @@ class StudentTrainer:
             "epoch": epoch,
             "terms": terms,
             "weights": by_loss(self.state.mean_weights),
+            "serving": self._serving(epoch),
             **metrics,
             "seconds": self._stopwatch.total,
             "shares": self._stopwatch.shares,
@@ -194,6 +213,19 @@ class StudentTrainer:
         if self.worker.rank == 0:
             done = self._progress(epoch, terms, metrics["accuracy"], self._sampler.steps_per_epoch)
             self._report(replace(done, record=record))
+
+    def _serving(self, epoch: int) -> list[dict[str, Any]]:
+        """How each teacher served each worker in this epoch, by rank; nothing where nobody teaches."""
+        if not self.spec.teachers:
+            return []
+        own = self._source.log.summary(self._stopwatch.total - self._epoch_began_s)
+        self._epoch_began_s = self._stopwatch.total
+        if epoch == self._shown_epoch:
+            self._show(self._source.log.timeline())
+        of_all = [own] * self.worker.world_size
+        if self.worker.world_size > 1:
+            torch.distributed.all_gather_object(of_all, own)
+        return of_all
 
     def _first_epochs(self, epoch: int) -> set[str]:
         criterion = self._distillation.criterion
@@ -235,6 +267,7 @@ class StudentTrainer:
             accuracy=accuracy,
             images_per_s=self._images_per_s,
             shares=self._stopwatch.shares,
+            waited={teacher: s / self._stopwatch.total for teacher, s in self._source.log.waited_s.items()},
             left_s=None if per_step is None else per_step * steps_left,
         )
 

@@ -35,11 +35,13 @@ class Teacher:
         self._model = TappedModel(model, spec.model.taps, f"{where}.taps")
         self._columns = _columns(spec.class_map)
 
-    def answer(self, inputs: Mapping[str, Tensor], request: TeacherRequest, digests: np.ndarray) -> Knowledge:
-        """Knowledge of all rows of `inputs`, on the teacher's device."""
+    def answer(
+        self, inputs: Mapping[str, Tensor], request: TeacherRequest, digests: np.ndarray | None = None
+    ) -> Knowledge:
+        """Knowledge of all rows of `inputs`, on the teacher's device; `digests`: of the pixels, where it travels."""
         with intra_op_threads(self.spec.resources.threads):
             chunks = [self._judge(chunk, request.taps) for chunk in self._chunks(inputs)]
-        rows = len(digests)
+        rows = len(next(iter(inputs.values())))
         logits = torch.cat([logits for logits, _ in chunks])[:rows]
         features = {tap: torch.cat([taps[tap] for _, taps in chunks])[:rows] for tap in request.taps}
         return Knowledge(

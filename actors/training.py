@@ -11,9 +11,12 @@ import torch
 
 from actors.checkpoints import Checkpoints
 from actors.data import SharedDataset
-from actors.pool import TeacherPool, device_for
+from actors.pool.client import PoolClient
+from actors.pool.members import PoolHandle
+from actors.pool.replica import device_for
 from actors.progress import Report
 from actors.randomness import seed_everything
+from actors.serving import timeline_file
 from actors.sources import LocalTeachers, TeacherSource
 from actors.specs import StudentSpec
 from actors.storage import Folder
@@ -44,7 +47,7 @@ class TrainJob:
     spec: StudentSpec
     dataset: ray.ObjectRef
     folder: Folder
-    pool: TeacherPool | None = None
+    pool: PoolHandle | None = None
     board: Any | None = None
 
 
@@ -78,6 +81,7 @@ def train(job: TrainJob, worker: Worker) -> None:
         Checkpoints(job.folder / "checkpoints"),
         worker=worker,
         report=_report_to(job.board),
+        show=lambda timeline: job.folder.write(timeline_file(worker.rank), json.dumps(timeline).encode()),
     )
     state = trainer.run()
     if worker.rank == 0:
@@ -101,7 +105,7 @@ def outcome(spec: StudentSpec, state: TrainingState, trainer: StudentTrainer) ->
 
 def _source(job: TrainJob, worker: Worker) -> TeacherSource:
     if job.pool is not None:
-        return job.pool.for_worker(worker.rank)
+        return PoolClient(job.pool, worker.rank)
     return LocalTeachers.load(job.spec.teachers, worker.device)
 
 

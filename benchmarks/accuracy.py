@@ -28,6 +28,7 @@ from actors.data import SharedDataset, evaluation_rows, slice_ids, training_rows
 from actors.fingerprints import content_hash
 from actors.knowledge import Batch, Knowledge, KnowledgeRequest, TeacherRequest
 from actors.scoring import score_rows
+from actors.serving import ServingLog
 from actors.sources import Given, LocalTeachers
 from actors.specs import DataSpec, StudentSpec, TeacherSpec
 from actors.storage import Folder
@@ -49,7 +50,10 @@ Found = dict[str, dict[str, float]]
 class Remembered:
     """A TeacherSource over answers that were computed before: logits and digests by view and place of the id."""
 
+    at_once = 1
+
     def __init__(self, ids: np.ndarray, logits: Mapping[str, np.ndarray], digests: np.ndarray) -> None:
+        self.log = ServingLog()
         self._ids, self._logits, self._digests = ids, logits, digests
 
     def ask(self, batch: Batch, request: KnowledgeRequest) -> Given:

@@ -31,7 +31,8 @@ from orchestrator.wanted import bind_all
 @dataclass(frozen=True)
 class Findings:
     """What `check` found. `elsewhere`: targets whose package only the cluster may have; then nothing more is known.
-    `registered`: the version of each teacher that comes from MLflow's registry."""
+    `registered`: the version of each teacher that comes from MLflow's registry. `row_bytes`, `row_seconds`: the size
+    of a sample's inputs, and what building them takes here."""
 
     num_classes: int = 0
     parameters: Mapping[str, int] = field(default_factory=dict)
@@ -39,6 +40,8 @@ class Findings:
     elsewhere: tuple[str, ...] = ()
     teachers: Mapping[str, TeacherSpec] = field(default_factory=dict)
     registered: Mapping[str, str] = field(default_factory=dict)
+    row_bytes: int = 0
+    row_seconds: float = 0.0
 
 
 def check(config: ExperimentConfig) -> Findings:
@@ -72,6 +75,8 @@ def check(config: ExperimentConfig) -> Findings:
         steps,
         teachers=shaped,
         registered={name: one.uri for name, one in brought.items()},
+        row_bytes=sum(tensor.nbytes for tensor in datasets.training_input.values()),
+        row_seconds=datasets.row_seconds,
     )
 
 

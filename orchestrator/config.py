@@ -28,7 +28,8 @@ from orchestrator.problems import ConfigError, problems_of, unknown
 from orchestrator.rungs import INHERITED, NO_STUDENT, AssistantConfig, StudentConfig, TeacherConfig
 from orchestrator.sections import DataConfig, TrackingConfig
 
-ANSWER_TIMEOUT_S = 300.0
+OF_A_POOL = {"answer_timeout_s": 300.0, "inputs": "auto"}
+"""Keys that only a pool has, and what they are when left out."""
 NAMED = {"teachers": "teacher", "assistants": "assistant", "losses": "loss"}
 
 
@@ -44,7 +45,11 @@ class ExperimentConfig(Section):
     source: Literal["pool", "local"] = "pool"
     """Where teachers work: a pool of Ray actors, or the student's own process."""
     answer_timeout_s: PositiveFloat | None = Field(default=None, validate_default=True)
-    """Seconds after which a replica that does not answer is given up; null: 300."""
+    """The longest that a pool's answer is waited for before the run ends with the cause, in seconds; null: 300. A
+    replica that is late by its own history is replaced long before."""
+    inputs: Literal["auto", "sent", "derived"] | None = Field(default=None, validate_default=True)
+    """What a pool is sent: the student's pixels (`sent`), or ids and views, from which every teacher builds the same
+    pixels (`derived`); `auto`: what costs less. Null: auto."""
     tracking: TrackingConfig = TrackingConfig()
     """MLflow."""
     data: DataConfig
@@ -58,13 +63,13 @@ class ExperimentConfig(Section):
     losses: dict[Key, LossConfig] = Field(min_length=1)
     """By name; the criterion is their weighted sum."""
 
-    @field_validator("answer_timeout_s")
+    @field_validator(*OF_A_POOL)
     @classmethod
-    def _only_of_a_pool(cls, seconds: float | None, info: ValidationInfo) -> float | None:
+    def _only_of_a_pool(cls, value: float | str | None, info: ValidationInfo) -> float | str | None:
         if info.data.get("source") != "local":
-            return seconds or ANSWER_TIMEOUT_S
-        if seconds is not None:
-            raise ValueError("only a pool is waited for (source: local); leave it out")
+            return OF_A_POOL[str(info.field_name)] if value is None else value
+        if value is not None:
+            raise ValueError("only a pool has this, and there is none (source: local); leave it out")
         return None
 
     @field_validator("teachers", mode="before")

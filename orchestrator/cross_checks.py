@@ -19,7 +19,7 @@ Problems = Iterator[tuple[str, str]]
 
 def cross_check(config: ExperimentConfig) -> list[str]:
     """One line per disagreement."""
-    checks = (_check_names, _check_slices, _check_batches, _check_source, check_losses)
+    checks = (_check_names, _check_slices, _check_batches, _check_source, _check_actors, check_losses)
     lines = [f"{path}: {text}" for check in checks for path, text in check(config)]
     return list(dict.fromkeys(lines))
 
@@ -75,15 +75,34 @@ def _check_batch(path: str, batch_size: int, rung: str, num_workers: int) -> Pro
         )
 
 
+def _check_actors(config: ExperimentConfig) -> Problems:
+    """Teachers of one actor are as many as it, and take what it takes."""
+    first: dict[str, str] = {}
+    sections = {f"teachers.{name}": teacher for name, teacher in config.teachers.items()}
+    sections |= {f"assistants.{name}": assistant for name, assistant in config.assistants.items()}
+    for path, section in sections.items():
+        if section.actor is None:
+            continue
+        other = first.setdefault(section.actor, path)
+        for key in ("replicas", "resources"):
+            if getattr(section, key) != getattr(sections[other], key):
+                yield f"{path}.{key}", f"it shares the actor {section.actor!r} with {other}; give both the same {key}"
+        if section.actor in (*config.teachers, *config.assistants):
+            yield f"{path}.actor", f"a teacher is called {section.actor!r} already; choose another name for the actor"
+
+
 def _check_source(config: ExperimentConfig) -> Problems:
     for kind, teachers in (("teachers", config.teachers), ("assistants", config.assistants)):
         for name, teacher in teachers.items():
             if config.source == "local" and teacher.replicas != 1:
+                got = teacher.replicas if isinstance(teacher.replicas, int) else "a range"
                 yield (
                     f"{kind}.{name}.replicas",
                     f"expected 1 with source: local, where teachers run in the student's process, got "
-                    f"{teacher.replicas}; set source: pool",
+                    f"{got}; set source: pool",
                 )
+            if config.source == "local" and teacher.actor is not None:
+                yield f"{kind}.{name}.actor", "only a pool has actors (source: local); leave it out"
             reserved = teacher.resources.num_gpus or teacher.resources.custom
             if config.source == "local" and kind == "teachers" and reserved:
                 yield (

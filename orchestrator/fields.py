@@ -136,4 +136,5 @@ ClassMap = Annotated[
 Names = Annotated[
     tuple[Text, ...], Field(min_length=1), expects("a list of teachers' names"), AfterValidator(_distinct)
 ]
+Window = Annotated[NaturalInt | Literal["auto"], expects("an integer of at least 0 or `auto`")]
 NumViews = Annotated[PositiveInt | Literal["fresh"], expects("a positive integer or `fresh`")]

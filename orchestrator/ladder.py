@@ -41,7 +41,7 @@ class Rung:
     losses: tuple[LossSpec, ...]
     num_workers: int
     resources: Resources
-    window: int = 0
+    window: int | None = 0
     rows_per_epoch: int | None = None
 
     @property
@@ -143,7 +143,7 @@ def _taught(config: ExperimentConfig, name: str, section: StudentConfig | Assist
         ),
         num_workers=section.num_workers,
         resources=section.resources.spec(),
-        window=section.window,
+        window=None if section.window == "auto" else section.window,
     )
 
 

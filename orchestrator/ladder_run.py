@@ -14,8 +14,9 @@ import ray
 
 from actors.data import SharedDataset
 from actors.fingerprints import dataset_fingerprint
-from actors.pool import TeacherPool
+from actors.pool.keeper import PoolSettings, TeacherPool
 from actors.progress import ProgressBoard
+from actors.serving import POOL_FILE
 from actors.specs import TeacherSpec
 from actors.storage import Folder
 from actors.training import OUTCOME_FILE, WEIGHTS_FILE, TrainJob
@@ -27,6 +28,7 @@ from orchestrator.identity import file_hash, rung_key
 from orchestrator.ladder import Rung, ladder
 from orchestrator.launch import train_rung
 from orchestrator.live import LiveView
+from orchestrator.plan import inputs_of
 from orchestrator.tracking.journal import FAILED, FINISHED, KILLED, Status
 from orchestrator.tracking.telling import epoch_values, rung_params, rung_values
 from orchestrator.tracking.tracker import Tracker
@@ -60,6 +62,7 @@ class LadderRun:
         self.teachers: dict[str, TeacherSpec] = dict(findings.teachers)
         self._config = config
         self._num_classes = findings.num_classes
+        self._findings = findings
         self._folder = folder
         self._tracker = tracker
         self._models = Folder(str(Path(config.storage).absolute())) / MODELS_FOLDER
@@ -144,9 +147,12 @@ class LadderRun:
             return read_trained(rung, model, reused=True)
         if not folder.has(OUTCOME_FILE):
             pool = self._pool(spec.teachers)
-            train_rung(TrainJob(spec, self._shared, folder, pool, self._board))
-            if pool is not None:
-                pool.stop()
+            try:
+                train_rung(TrainJob(spec, self._shared, folder, pool and pool.handle, self._board))
+            finally:
+                if pool is not None:
+                    pool.stop()
+                    folder.write(POOL_FILE, json.dumps(pool.chronicle.record()).encode())
         if rung.role != "student":
             for name in (WEIGHTS_FILE, OUTCOME_FILE):
                 model.write(name, folder.read(name))
@@ -155,9 +161,9 @@ class LadderRun:
     def _pool(self, specs: Sequence[TeacherSpec]) -> TeacherPool | None:
         if self._config.source == "local" or not specs:
             return None
-        timeout_s = self._config.answer_timeout_s
-        assert timeout_s is not None
-        pool = TeacherPool.start(specs, self._shared, self._data, answer_timeout_s=timeout_s)
+        timeout_s, inputs = self._config.answer_timeout_s, inputs_of(self._config, self._findings)
+        assert timeout_s is not None and inputs is not None
+        pool = TeacherPool.start(specs, self._shared, self._data, PoolSettings(inputs, timeout_s))
         self._pools.append(pool)
         if self._ended:
             pool.stop()

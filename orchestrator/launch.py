@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import ray
 from ray.exceptions import RayTaskError
 
-from actors.policies import MOST_RESTARTS, may_restart
+from actors.policies.failure import MOST_RESTARTS, may_restart
 from actors.training import RungError, TrainJob, train_loop, train_task
 
 logger = logging.getLogger(__name__)

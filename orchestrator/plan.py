@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from actors.combination import metadata_of_rule
+from actors.pool.members import Inputs, by_host
 from actors.specs import Resources, TeacherSpec
 from orchestrator.checking import Findings
 from orchestrator.config import ExperimentConfig
@@ -19,6 +20,8 @@ from orchestrator.targets import not_here
 
 DIGEST_BYTES = 8
 FLOAT_BYTES = 4
+SENT_BYTES_PER_S = 100e6
+"""Of a network of 1 Gbit/s, about; within a node ten times as much goes through shared memory."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,14 @@ class PlannedRung:
 
 @dataclass(frozen=True)
 class Plan:
-    """All rungs in order. `elsewhere`: what only the cluster can check; `unheard`: teachers that teach nobody."""
+    """All rungs in order. `elsewhere`: what only the cluster can check; `unheard`: teachers that teach nobody;
+    `inputs`: how pixels come to the pool, None without one."""
 
     name: str
     rungs: tuple[PlannedRung, ...]
     elsewhere: tuple[str, ...] = ()
     unheard: tuple[str, ...] = ()
+    inputs: Inputs | None = None
 
     @property
     def side_by_side(self) -> dict[str, float]:
@@ -108,7 +113,17 @@ def make_plan(config: ExperimentConfig, findings: Findings) -> Plan:
         for rung in ladder(config)
     )
     heard = {name for planned in rungs for name in planned.rung.teachers}
-    return Plan(config.name, rungs, findings.elsewhere, tuple(name for name in config.teachers if name not in heard))
+    unheard = tuple(name for name in config.teachers if name not in heard)
+    return Plan(config.name, rungs, findings.elsewhere, unheard, inputs_of(config, findings))
+
+
+def inputs_of(config: ExperimentConfig, findings: Findings) -> Inputs | None:
+    """Whether students send their pixels, which costs bytes, or every host builds them again, which costs time."""
+    if config.source == "local":
+        return None
+    if config.inputs in ("sent", "derived"):
+        return "sent" if config.inputs == "sent" else "derived"
+    return "sent" if findings.row_bytes / SENT_BYTES_PER_S <= findings.row_seconds else "derived"
 
 
 def _teaching(rung: Rung, name: str, teacher: TeacherSpec | None) -> Teaching:
@@ -129,8 +144,8 @@ def _need(config: ExperimentConfig, rung: Rung) -> Need:
     workers = f"for {rung.num_workers} {rung.name} {noun}"
     need.add(rung.resources, rung.num_workers, workers, f"{rung.where}.resources", f"{trained}.num_workers")
     if config.source == "pool":
-        for teacher in (teachers(config)[name] for name in rung.teachers):
-            replicas = f"for {teacher.replicas} x teacher {teacher.name}"
-            where = section_of(config, teacher.name)
-            need.add(teacher.resources, teacher.replicas, replicas, f"{where}.resources", f"{where}.replicas")
+        for host, group in by_host([teachers(config)[name] for name in rung.teachers]).items():
+            first, where = group[0], section_of(config, group[0].name)
+            replicas = f"for {first.replicas} x teacher {host}"
+            need.add(first.resources, first.replicas, replicas, f"{where}.resources", f"{where}.replicas")
     return need

@@ -26,6 +26,7 @@ from orchestrator.fields import (
     PositiveInt,
     Section,
     Text,
+    Window,
 )
 from orchestrator.loss_config import LossConfig
 from orchestrator.sections import ImportConfig, InputConfig, ResourcesConfig, SchedulerConfig, or_string
@@ -43,11 +44,29 @@ class ModelSection(Section):
         return ModelSpec(self.model.spec(), self.input.spec(), self.taps)
 
 
+class ReplicasConfig(Section):
+    """As many replicas as the students need."""
+
+    min: PositiveInt = 1
+    """At first, and the fewest."""
+    max: PositiveInt
+    """The most."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> ReplicasConfig:
+        if self.min > self.max:
+            raise ValueError(f"expected min <= max, got min {self.min} and max {self.max}")
+        return self
+
+
 class TeachingSection(ModelSection):
     """`resources` are per replica."""
 
-    replicas: PositiveInt = 1
-    """Actors that answer for it in the pool."""
+    replicas: PositiveInt | ReplicasConfig = 1
+    """Actors that answer for it in the pool; or `{min: 1, max: 8}`: more while students wait for it, fewer while it
+    idles."""
+    actor: Key | None = None
+    """Teachers that name the same actor here live in it together: one call asks them all. Null: one of its own."""
     chunk: PositiveInt = 32
     """Rows that it computes at once, padded: its answers do not depend on the batch."""
     resources: ResourcesConfig = ResourcesConfig()
@@ -59,8 +78,10 @@ class TeachingSection(ModelSection):
             model=self.model_spec(),
             weights=weights,
             chunk=self.chunk,
-            replicas=self.replicas,
+            replicas=self.replicas.min if isinstance(self.replicas, ReplicasConfig) else self.replicas,
+            most_replicas=self.replicas.max if isinstance(self.replicas, ReplicasConfig) else None,
             resources=self.resources.spec(),
+            actor=self.actor,
         )
 
 
@@ -176,8 +197,8 @@ class StudentConfig(RecipeSection, ModelSection):
     """The slices that it learns from."""
     resources: ResourcesConfig = ResourcesConfig()
     """Of each worker."""
-    window: NaturalInt = 2
-    """Batches under way at the teachers."""
+    window: Window = "auto"
+    """Batches under way at the teachers; `auto`: more while the student waits for them, within 256 MB."""
     alone: Flag = True
     """Whether the same student is also trained without teachers, as the baseline."""
 
@@ -197,7 +218,7 @@ class AssistantConfig(RecipeSection, TeachingSection):
 
     data: RungDataConfig
     """The slices that it learns from."""
-    window: NaturalInt = 2
-    """Batches under way at the teachers."""
+    window: Window = "auto"
+    """Batches under way at the teachers; `auto`: more while the student waits for them, within 256 MB."""
     losses: dict[Key, LossConfig] | None = None
     """In place of the experiment's losses; null: those."""

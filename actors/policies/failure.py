@@ -1,45 +1,33 @@
-"""Pure deciders that the pool obeys: tested without Ray."""
+"""What to do when a request or a process has failed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from enum import Enum
 
-
-class Failure(Enum):
-    """How a request to a replica failed."""
-
-    DIED = "died"
-    SILENT = "did not answer in time"
-    RAISED = "raised an error"
+MOST_TRIES = 5
+MOST_FAILED_STARTS = 3
+MOST_RESTARTS = 3
 
 
 class Decision(Enum):
-    """What becomes of the request."""
+    """What becomes of a request whose replica was lost."""
 
     REROUTE = "ask another replica"
+    WAIT = "wait for a new replica"
     ABORT = "end the run with the cause"
 
 
-def after_failure(failure: Failure, replicas_left: int) -> Decision:
-    """An error of the teacher's own code would come again on any replica; a lost replica costs nothing while others
-    live.
-    """
-    if failure is Failure.RAISED or replicas_left == 0:
+def after_loss(tries: int, replicas_left: int) -> Decision:
+    """A lost replica costs nothing while others live or come; but a request that has outlived `tries` of them may be
+    what kills them."""
+    if tries >= MOST_TRIES:
         return Decision.ABORT
-    return Decision.REROUTE
+    return Decision.REROUTE if replicas_left else Decision.WAIT
 
 
-def choose_replica(replicas: Sequence[int], outstanding: Mapping[int, int], cursor: int) -> int:
-    """The replica with the least outstanding requests; ties go round from `cursor`, so that workers don't march in
-    step.
-    """
-    start = cursor % len(replicas)
-    turned = [*replicas[start:], *replicas[:start]]
-    return min(turned, key=lambda replica: outstanding.get(replica, 0))
-
-
-MOST_RESTARTS = 3
+def may_start_replica(failed_starts: int) -> bool:
+    """`failed_starts`: since one last came up. What fails to load again and again will not load."""
+    return failed_starts < MOST_FAILED_STARTS
 
 
 def may_restart(workers_killed: int, only_echoes: bool, restarts: int) -> bool:

@@ -16,7 +16,7 @@ from actors.datasets import Digits
 from actors.errors import KnowledgeError, TeacherLostError
 from actors.knowledge import LOGITS, Position, TeacherRequest
 from actors.models import mlp, tiny_cnn
-from actors.pool import TeacherPool
+from actors.pool.keeper import PoolSettings, TeacherPool
 from actors.sources import LocalTeachers, prefetched
 from actors.specs import (
     DataSpec,
@@ -77,8 +77,8 @@ def start(dataset):
     """Starts pools that are gone after the test."""
     pools = []
 
-    def started(specs, answer_timeout_s=60.0, dataset=dataset) -> TeacherPool:
-        pools.append(TeacherPool.start(specs, dataset, DATA, answer_timeout_s=answer_timeout_s))
+    def started(specs, inputs="sent", answer_timeout_s=60.0, dataset=dataset, data=DATA) -> TeacherPool:
+        pools.append(TeacherPool.start(specs, dataset, data, PoolSettings(inputs, answer_timeout_s)))
         return pools[-1]
 
     yield started

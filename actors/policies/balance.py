@@ -1,0 +1,87 @@
+"""Which replica will answer first.
+
+`Load` is what one client knows of one replica, `Router` chooses among the replicas of a host.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from statistics import median
+
+REMEMBERED = 64
+
+
+@dataclass
+class Load:
+    """Batches asked for and not yet answered, by this client and by others, and the seconds that each has taken."""
+
+    own: int = 0
+    others: int = 0
+    service_s: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    usual_s: float | None = field(default=None, init=False)
+
+    @property
+    def outstanding(self) -> int:
+        return self.own + self.others
+
+    @property
+    def slow_s(self) -> float | None:
+        """The slowest of the latest batches."""
+        return max(self.service_s, default=None)
+
+    def answered(self, batches: int, service_s: float, present: int) -> None:
+        """`service_s`: of each of the `batches`; `present`: batches that are still at the replica, whoever asked."""
+        self.own -= batches
+        self.others = max(0, present - self.own)
+        self.service_s.append(service_s)
+        self.usual_s = median(self.service_s)
+
+
+class Router:
+    """Asks the replica with the earliest expected answer: outstanding batches times what a batch takes there.
+
+    Ties go round from `turn`, a different one for each client, so that clients don't march in step.
+    """
+
+    def __init__(self, turn: int = 0) -> None:
+        self.loads: dict[int, Load] = {}
+        self._turn = turn
+
+    def keep(self, replicas: Iterable[int]) -> None:
+        """Forgets all others."""
+        self.loads = {number: self.loads.get(number) or Load() for number in replicas}
+
+    def choose(self, batches: int, shunned: Collection[int] = ()) -> int | None:
+        """The replica to ask about so many batches; None where there is none but the `shunned`."""
+        numbers = [number for number in self.loads if number not in shunned]
+        if not numbers:
+            return None
+        known = [load.usual_s for load in self.loads.values() if load.usual_s is not None]
+        supposed_s = min(known, default=1.0)
+        start = self._turn % len(numbers)
+        self._turn += 1
+        return min(
+            (*numbers[start:], *numbers[:start]),
+            key=lambda number: self._answers_in(number, batches, supposed_s),
+        )
+
+    def _answers_in(self, number: int, batches: int, supposed_s: float) -> float:
+        load = self.loads[number]
+        return (load.outstanding + batches) * (supposed_s if load.usual_s is None else load.usual_s)
+
+    def sent(self, number: int, batches: int) -> int:
+        """Notes a request; returns how many batches the replica now has to answer."""
+        load = self.loads[number]
+        load.own += batches
+        return load.outstanding
+
+    def answered(self, number: int, batches: int, service_s: float, present: int) -> None:
+        if load := self.loads.get(number):
+            load.answered(batches, service_s, present)
+
+    def slow_s(self, number: int) -> tuple[float | None, float | None]:
+        """What a slow batch takes at that replica, and at the slowest of all; None where nothing was answered yet."""
+        known = [load.slow_s for load in self.loads.values() if load.slow_s is not None]
+        return self.loads[number].slow_s, max(known, default=None)

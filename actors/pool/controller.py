@@ -1,0 +1,62 @@
+"""Where the owner of a pool and its clients meet: a small actor that Ray restarts. Knowledge never passes it.
+
+Imports no Ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from actors.pool.members import Members, Replica
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What somebody at a terminal wants: so many replicas more, or fewer, of a host."""
+
+    host: str
+    change: int
+
+
+@dataclass
+class Told:
+    """What clients told since the owner last asked. `waited_s`: seconds by host, of all clients; `clients`: those that
+    were heard of; `lost`: replicas with their causes."""
+
+    waited_s: dict[str, float] = field(default_factory=dict)
+    clients: set[int] = field(default_factory=set)
+    lost: dict[Replica, str] = field(default_factory=dict)
+    wishes: list[Wish] = field(default_factory=list)
+
+
+class PoolController:
+    """Begins with nothing, also after a restart: the owner publishes the members again, clients keep what they know."""
+
+    def __init__(self) -> None:
+        self._members = Members()
+        self._told = Told()
+
+    def exchange(
+        self, rank: int, version: int, waited_s: Mapping[str, float], lost: Mapping[Replica, str]
+    ) -> Members | None:
+        """A client tells and learns: the members, where they are newer than its `version`."""
+        self._told.clients.add(rank)
+        for host, seconds in waited_s.items():
+            self._told.waited_s[host] = self._told.waited_s.get(host, 0.0) + seconds
+        self._told.lost.update(lost)
+        return self._members if self._members.version > version else None
+
+    def collect(self) -> tuple[int, Told]:
+        """For the owner: the version of the members here, and what was told since the last call."""
+        told, self._told = self._told, Told()
+        return self._members.version, told
+
+    def publish(self, members: Members) -> None:
+        self._members = members
+
+    def members(self) -> Members:
+        return self._members
+
+    def wish(self, wish: Wish) -> None:
+        self._told.wishes.append(wish)

@@ -1,0 +1,56 @@
+"""What one host is asked in one call, until somebody has answered it. Calls nobody."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from actors.knowledge import Batch, TeacherRequest
+from actors.pool.members import Replica
+from actors.pool.replica import Asked, Reply
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One replica that was asked. `late_s`, `lost_s`: monotonic times from which it is late, and given up."""
+
+    replica: Replica
+    reference: Any
+    asked_s: float
+    late_s: float
+    lost_s: float
+
+
+@dataclass(eq=False)
+class Errand:
+    """`pixels`: a reference for each batch, where they are sent; `attempts`: those under way; `tries`: how often a
+    replica was asked in vain; `hedged`: whether a second was asked because the first was late; `reply`: once it is
+    there."""
+
+    host: str
+    asked: list[Asked] = field(default_factory=list)
+    pixels: list[Any] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+    tries: int = 0
+    hedged: bool = False
+    reply: list[Reply] = field(default_factory=list)
+
+    @property
+    def batches(self) -> int:
+        return len(self.asked)
+
+    @property
+    def decision_s(self) -> float:
+        """When the next decision falls due, monotonic."""
+        late = [] if self.hedged else [self.attempts[0].late_s]
+        return min([*late, *(attempt.lost_s for attempt in self.attempts)])
+
+    def lost_by(self, now_s: float) -> list[Attempt]:
+        return [attempt for attempt in self.attempts if attempt.lost_s <= now_s]
+
+    def add(self, batch: Batch, requests: tuple[TeacherRequest, ...], pixels: Any | None) -> int:
+        """The place of the batch among those of the errand."""
+        self.asked.append(Asked(batch.ids, batch.views, requests))
+        if pixels is not None:
+            self.pixels.append(pixels)
+        return len(self.asked) - 1

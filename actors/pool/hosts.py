@@ -1,0 +1,171 @@
+"""The replicas of one host, as their owner keeps them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from actors.policies.failure import may_start_replica
+from actors.policies.scaling import TICKS_TO_SHRINK, Demand, change
+from actors.pool.chronicle import Chronicle
+from actors.pool.members import Replica
+from actors.pool.replica import TeacherActor
+from actors.specs import DataSpec, TeacherSpec
+
+CALLS_AT_ONCE = 64
+CONTROL = "control"
+LEAVES_WITHIN_S = 60.0
+QUIET_FOR_S = 1.0
+
+
+class Kept:
+    """One actor from its start to its end: `loaded` is ready once it can serve. Pulses say what it does."""
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+        self.loaded = actor.pid.remote()
+        self.present = 0
+        self.busy = 0.0
+        self.since_s = time.monotonic()
+        self._pulse = [self.loaded]
+        self._busy_s = 0.0
+
+    def feel(self) -> None:
+        """Takes what it has said of itself and asks anew; raises RayError where it is dead."""
+        ready, _ = ray.wait(self._pulse, timeout=0)
+        if not ready:
+            return
+        if ready != [self.loaded]:
+            now_s = time.monotonic()
+            self.present, busy_s = ray.get(ready[0])
+            self.busy = (busy_s - self._busy_s) / max(1e-3, now_s - self.since_s)
+            self._busy_s, self.since_s = busy_s, now_s
+        self._pulse = [self.actor.state.options(concurrency_group=CONTROL).remote()]
+
+
+class Host:
+    """`wanted`: how many replicas there should be; the methods make it so, each a step that never waits."""
+
+    def __init__(
+        self, specs: Sequence[TeacherSpec], data: DataSpec, dataset: ray.ObjectRef | None, chronicle: Chronicle
+    ) -> None:
+        first = specs[0]
+        self.name = first.host
+        self.specs = tuple(specs)
+        self.serving: dict[int, Kept] = {}
+        self.starting: dict[int, Kept] = {}
+        self.lost: dict[Replica, str] = {}
+        self.failures: list[str] = []
+        self._leaving: dict[int, tuple[Kept, float]] = {}
+        self._wanted = self._fewest = first.replicas
+        self._most = first.most_replicas or first.replicas
+        self._arguments = (self.specs, data, dataset)
+        self._chronicle = chronicle
+        self._started = 0
+        self._demands: list[Demand] = []
+
+    @property
+    def failed(self) -> str | None:
+        """Why there will be no replica any more."""
+        hopeless = not (self.serving or self.starting or may_start_replica(len(self.failures)))
+        return f"no new one can be started: {self.failures[-1]}" if hopeless else None
+
+    def wish(self, more: int) -> None:
+        """By hand: so many more, or fewer; at least one is left."""
+        self._wanted = max(1, self._wanted + more)
+        self._fewest, self._most = min(self._fewest, self._wanted), max(self._most, self._wanted)
+        self._demands = []
+
+    def scale(self, waited: float) -> None:
+        """`waited`: the share of the time since the last call that students waited for it."""
+        busy = [kept.busy for kept in self.serving.values()]
+        self._demands = [*self._demands[-TICKS_TO_SHRINK:], Demand(waited, sum(busy) / max(1, len(busy)))]
+        by = change(self._demands, self._wanted, self._fewest, self._most) if not self.starting else 0
+        if by:
+            self._wanted += by
+            self._demands = []
+            self._say(f"{'grows' if by > 0 else 'shrinks'} to {self._wanted}")
+
+    def fill(self) -> None:
+        """Starts whom it lacks, lets go whom it has too many, from the newest on."""
+        while len(self.serving) + len(self.starting) < self._wanted and may_start_replica(len(self.failures)):
+            self.starting[self._started] = Kept(self._new_actor())
+            self._started += 1
+        for number in sorted([*self.serving, *self.starting])[self._wanted :]:
+            if kept := self.starting.pop(number, None):
+                ray.kill(kept.actor)
+            else:
+                self._leaving[number] = self.serving.pop(number), time.monotonic()
+                self._say(f"replica {number} leaves")
+
+    def welcome(self, timeout_s: float = 0.0) -> None:
+        """Those who have loaded their teachers serve."""
+        numbers = {kept.loaded: number for number, kept in self.starting.items()}
+        loaded, _ = ray.wait(list(numbers), timeout=timeout_s) if numbers else ([], [])
+        for reference in loaded:
+            kept = self.starting.pop(numbers[reference])
+            try:
+                ray.get(reference)
+            except RayError as error:
+                self.failures.append(str(error))
+                self._say(f"replica {numbers[reference]} could not load: {first_line(error)}")
+                continue
+            self.failures.clear()
+            self.serving[numbers[reference]] = kept
+            self._say(f"replica {numbers[reference]} serves")
+
+    def look(self) -> None:
+        """Notices who has died; ends those who leave and have nothing left to answer."""
+        for number, kept in list(self.serving.items()):
+            try:
+                kept.feel()
+            except RayError as error:
+                self.lose(number, first_line(error))
+        for number, (kept, left_s) in list(self._leaving.items()):
+            away_s = time.monotonic() - left_s
+            if away_s > LEAVES_WITHIN_S or (away_s > QUIET_FOR_S and _idle(kept)):
+                ray.kill(kept.actor)
+                del self._leaving[number]
+
+    def lose(self, number: int, cause: str) -> None:
+        """Somebody says that it is dead or hangs: now it is dead."""
+        if kept := self.serving.pop(number, None):
+            ray.kill(kept.actor)
+            self.lost[Replica(self.name, number)] = cause
+            self._chronicle.restart(self.name)
+            self._say(f"replica {number} was lost: {cause}")
+
+    def stop(self) -> None:
+        for kept in (*self.serving.values(), *self.starting.values(), *(kept for kept, _ in self._leaving.values())):
+            ray.kill(kept.actor)
+
+    def _new_actor(self) -> Any:
+        resources = self.specs[0].resources
+        actor: Any = ray.remote(concurrency_groups={CONTROL: 1})(TeacherActor)
+        return actor.options(
+            num_cpus=resources.num_cpus,
+            num_gpus=resources.num_gpus,
+            resources=dict(resources.custom),
+            max_concurrency=CALLS_AT_ONCE,
+        ).remote(*self._arguments)
+
+    def _say(self, text: str) -> None:
+        self._chronicle.event(self.name, text)
+        self._chronicle.count(self.name, len(self.serving))
+
+
+def first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
+def _idle(kept: Kept) -> bool:
+    """Whether it has nothing left to answer, or is dead."""
+    try:
+        kept.feel()
+    except RayError:
+        return True
+    return kept.present == 0

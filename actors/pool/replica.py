@@ -1,0 +1,159 @@
+"""One replica of a host: a thin shell around its teachers. Imports no Ray."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actors.data import Rows, SharedDataset, training_rows
+from actors.knowledge import (
+    Packed,
+    RowNumbers,
+    TeacherRequest,
+    at_rows,
+    pack,
+    packed_size,
+    refuse_unbounded,
+    row_digests,
+)
+from actors.serving import Served
+from actors.specs import DataSpec, Resources, TeacherSpec
+from actors.teacher import Teacher
+
+Pixels = dict[str, np.ndarray]
+Built = dict[RowNumbers, tuple[Mapping[str, Tensor], np.ndarray | None]]
+"""Of one batch, by the rows that are asked about: named tensors, and the digest of each row where it was built here."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a host is asked about one batch."""
+
+    ids: np.ndarray
+    views: np.ndarray
+    requests: tuple[TeacherRequest, ...]
+
+    @property
+    def row_numbers(self) -> set[RowNumbers]:
+        return {request.rows for request in self.requests}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a replica answers to one call: knowledge by batch and request, each with when its computing began
+    (`time.time()`) and the seconds that took. `queue_s`: from the call's arrival until then; `present`: batches that
+    the replica still has to answer."""
+
+    answers: list[list[Packed]]
+    spans: list[list[tuple[float, float]]]
+    queue_s: float
+    present: int
+
+    @property
+    def service_s(self) -> float:
+        """Of one batch."""
+        return sum(seconds for batch in self.spans for _, seconds in batch) / len(self.spans)
+
+    @property
+    def slowest(self) -> str:
+        """The teacher that took longest with one batch."""
+        return max(self._each, key=lambda each: each[0][1])[1]["teacher"]
+
+    def served(self, replica: int, retries: int) -> Iterator[Served]:
+        """Each answer for the log; the queue and the retries are the first one's."""
+        queue_s = self.queue_s
+        for (began_s, service_s), packed in self._each:
+            rows, num_bytes = packed_size(packed)
+            yield Served(packed["teacher"], str(replica), rows, num_bytes, service_s, queue_s, began_s, retries)
+            queue_s, retries = 0.0, 0
+
+    @property
+    def _each(self) -> Iterator[tuple[tuple[float, float], Packed]]:
+        for spans, answers in zip(self.spans, self.answers, strict=True):
+            yield from zip(spans, answers, strict=True)
+
+
+class TeacherActor:
+    """Answers in the order of arrival, on one thread; another builds the pixels of what comes next: neither the user's
+    dataset nor the user's modules need be safe for threads. `dataset` None: pixels are sent with every call.
+    """
+
+    def __init__(self, specs: Sequence[TeacherSpec], data: DataSpec, dataset: SharedDataset | None) -> None:
+        device = device_for(specs[0].resources)
+        self._teachers = {spec.name: Teacher(spec, device) for spec in specs}
+        self._rows = None if dataset is None else training_rows(dataset.open(), data)
+        self._building, self._judging = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        self._present: list[int] = []
+        self._busy_s = 0.0
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def state(self) -> tuple[int, float]:
+        """Batches that are still to be answered; seconds of computing so far."""
+        return sum(self._present), self._busy_s
+
+    def answer(self, asked: Sequence[Asked], *pixels: Pixels) -> Reply:
+        """`pixels`: of each batch, where they are sent."""
+        arrived = time.time()
+        self._present.append(len(asked))
+        try:
+            building = self._building.submit(self._build, asked, pixels)
+            answers, spans = self._judging.submit(self._judge, asked, building).result()
+        finally:
+            self._present.remove(len(asked))
+        return Reply(answers, spans, spans[0][0][0] - arrived, sum(self._present))
+
+    def _build(self, asked: Sequence[Asked], pixels: Sequence[Pixels]) -> list[Built]:
+        if self._rows is None:
+            return [_opened(one, sent) for one, sent in zip(asked, pixels, strict=True)]
+        return [_built(self._rows, one) for one in asked]
+
+    @torch.no_grad()
+    def _judge(
+        self, asked: Sequence[Asked], building: Future[list[Built]]
+    ) -> tuple[list[list[Packed]], list[list[tuple[float, float]]]]:
+        answers: list[list[Packed]] = []
+        spans: list[list[tuple[float, float]]] = []
+        for one, built in zip(asked, building.result(), strict=True):
+            answers.append([])
+            spans.append([])
+            for request in one.requests:
+                began, start = time.time(), time.perf_counter()
+                answers[-1].append(self._answer(one, request, built))
+                spans[-1].append((began, time.perf_counter() - start))
+                self._busy_s += spans[-1][-1][1]
+        return answers, spans
+
+    def _answer(self, asked: Asked, request: TeacherRequest, built: Built) -> Packed:
+        inputs, digests = built[request.rows]
+        knowledge = self._teachers[request.teacher].answer(inputs, request, digests).to(torch.device("cpu"))
+        refuse_unbounded(knowledge, at_rows(asked.ids, request.rows))
+        return pack(knowledge)
+
+
+def device_for(resources: Resources) -> torch.device:
+    return torch.device("cuda" if resources.num_gpus and torch.cuda.is_available() else "cpu")
+
+
+def _opened(asked: Asked, sent: Pixels) -> Built:
+    # Zero-copy, over shared memory: never written into.
+    inputs = {name: torch.from_dlpack(array) for name, array in sent.items()}
+    return {
+        rows: ({name: at_rows(tensor, rows) for name, tensor in inputs.items()}, None) for rows in asked.row_numbers
+    }
+
+
+def _built(rows: Rows, asked: Asked) -> Built:
+    built: Built = {}
+    for numbers in asked.row_numbers:
+        inputs, _ = rows.build(at_rows(asked.ids, numbers), at_rows(asked.views, numbers))
+        built[numbers] = inputs, row_digests(inputs)
+    return built
