@@ -110,11 +110,13 @@ class _Spans:
 
 class ServingLog:
     """What one student worker collects, in the thread that trains: numbers always, spans between `record` and the next
-    `summary`. All times of beginning are `time.time()`. `waited_s`: seconds in all, by teacher.
+    `summary`. All times of beginning are `time.time()`. `waited_s`: seconds in all, by
+    teacher; `retries`: in all.
     """
 
     def __init__(self) -> None:
         self.waited_s: dict[str, float] = {}
+        self.retries = 0
         self._tallies: dict[str, _Tally] = {}
         self._spans = _Spans(epoch=-1)
         self._records = False
@@ -125,6 +127,7 @@ class ServingLog:
         self._records = True
 
     def answer(self, served: Served) -> None:
+        self.retries += served.retries
         self._tally(served.teacher).add(served)
         if self._records:
             self._spans.add((served.teacher, served.replica), served.began_s, served.service_s)

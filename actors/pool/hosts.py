@@ -34,6 +34,10 @@ class Kept:
         self._pulse = [self.loaded]
         self._busy_s = 0.0
 
+    @property
+    def pid(self) -> int:
+        return ray.get(self.loaded)
+
     def feel(self) -> None:
         """Takes what it has said of itself and asks anew; raises RayError where it is dead."""
         ready, _ = ray.wait(self._pulse, timeout=0)
@@ -67,6 +71,10 @@ class Host:
         self._chronicle = chronicle
         self._started = 0
         self._demands: list[Demand] = []
+
+    def replicas(self) -> list[tuple[int, Kept]]:
+        """Those who serve, by number."""
+        return sorted(self.serving.items())
 
     @property
     def failed(self) -> str | None:
@@ -145,7 +153,8 @@ class Host:
 
     def _new_actor(self) -> Any:
         resources = self.specs[0].resources
-        actor: Any = ray.remote(concurrency_groups={CONTROL: 1})(TeacherActor)
+        remote: Any = ray.remote
+        actor = remote(concurrency_groups={CONTROL: 1})(TeacherActor)
         return actor.options(
             num_cpus=resources.num_cpus,
             num_gpus=resources.num_gpus,

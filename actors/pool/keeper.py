@@ -14,9 +14,9 @@ from ray.exceptions import RayError
 
 from actors.errors import TeacherLostError
 from actors.pool.chronicle import Chronicle
-from actors.pool.controller import PoolController
+from actors.pool.controller import PoolController, Wish
 from actors.pool.hosts import Host
-from actors.pool.members import Inputs, Members, PoolHandle, by_host
+from actors.pool.members import Inputs, Members, PoolHandle, Replica, by_host
 from actors.specs import DataSpec, TeacherSpec
 
 logger = logging.getLogger(__name__)
@@ -81,6 +81,16 @@ class TeacherPool:
         hosts = {spec.name: host.name for host in self._hosts.values() for spec in host.specs}
         settings = self._settings
         return PoolHandle(self._controller, self.members, hosts, settings.inputs, settings.answer_timeout_s)
+
+    def wish(self, host: str, more: int) -> None:
+        """So many replicas more, or fewer."""
+        ray.get(self._controller.wish.remote(Wish(host, more)), timeout=CONTROLLER_S)
+
+    def pids(self) -> dict[Replica, int]:
+        """The processes of the replicas that serve."""
+        return {
+            Replica(name, number): kept.pid for name, host in self._hosts.items() for number, kept in host.replicas()
+        }
 
     def stop(self) -> None:
         self._ended.set()
