@@ -56,4 +56,6 @@ def _resize(images: Tensor, size: int | None) -> Tensor:
 
 
 def _per_channel(values: tuple[float, ...], images: Tensor) -> Tensor:
-    return torch.tensor(values, device=images.device).view(1, -1, *([1] * (images.ndim - 2)))
+    # Made on a GPU it would wait for all that was given to the GPU before.
+    there = torch.tensor(values).to(images.device, non_blocking=True)
+    return there.view(1, -1, *([1] * (images.ndim - 2)))

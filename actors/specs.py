@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Shape = tuple[int, ...]
+Precision = Literal["fp32", "bf16", "fp16"]
 SCHEDULE_LENGTHS = ("total_steps", "T_max")
 """What torch's schedulers call the number of times that they will be stepped; filled in where it is left out."""
 
@@ -103,9 +104,9 @@ class DataSpec:
 class TeacherSpec:
     """One teacher. `weights` is a file; `class_map[j]` is the data's class that output j stands for.
 
-    `shapes`: of its logits and of the feature at each tap, without the rows. `replicas`: at first, and the fewest;
-    `most_replicas`: to which the pool may grow (None: it does not). `actor`: teachers of one name live in the same
-    actors.
+    `shapes`: of its logits and of the feature at each tap, `input_shape`: of what its model is given; all without the
+    rows. `compile`: a backend of torch.compile. `replicas`: at first, and the fewest; `most_replicas`: to which the pool
+    may grow (None: it does not). `actor`: teachers of one name live in the same actors.
     """
 
     name: str
@@ -114,6 +115,11 @@ class TeacherSpec:
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     class_map: tuple[int, ...] | None = None
     chunk: int = 32
+    threads: int = 1
+    precision: Precision = "fp32"
+    channels_last: bool = False
+    compile: str | None = None
+    input_shape: Shape = ()
     replicas: int = 1
     most_replicas: int | None = None
     resources: Resources = Resources()

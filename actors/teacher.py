@@ -1,4 +1,7 @@
-"""A teacher: a frozen model that judges a batch in fixed chunks of rows. `TeacherActor` is its Ray shell in `pool`."""
+"""A teacher: a frozen model that judges a batch in fixed chunks of rows. `TeacherActor` is its Ray shell in `pool`.
+
+Imports no Ray.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ from actors.features import TappedModel
 from actors.inputs import prepare
 from actors.knowledge import Knowledge, TeacherRequest
 from actors.specs import TeacherSpec
+from actors.staging import Chunk, carrier
 from actors.weights import fit_weights, read_weights, weight_hash
+
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Teacher:
@@ -31,37 +37,59 @@ class Teacher:
         fit_weights(model, read_weights(spec.weights, f"{where}.checkpoint"), f"{where}.checkpoint")
         self.version = weight_hash(model.state_dict())
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
-        model.to(self.device).eval().requires_grad_(False)
+        self._layout = torch.channels_last if spec.channels_last else torch.contiguous_format
+        model.to(self.device, memory_format=self._layout).eval().requires_grad_(False)
         self._model = TappedModel(model, spec.model.taps, f"{where}.taps")
         self._columns = _columns(spec.class_map)
+        self._carried = carrier(self.device)
+        if spec.compile is not None:
+            self._compile(spec.compile, f"{where}.compile")
 
     def answer(
         self, inputs: Mapping[str, Tensor], request: TeacherRequest, digests: np.ndarray | None = None
     ) -> Knowledge:
         """Knowledge of all rows of `inputs`, on the teacher's device; `digests`: of the pixels, where it travels."""
-        with intra_op_threads(self.spec.resources.threads):
-            chunks = [self._judge(chunk, request.taps) for chunk in self._chunks(inputs)]
+        with intra_op_threads(self.spec.threads):
+            chunks = [self._judge(chunk, request.taps) for chunk in self._carried(self._chunks(inputs))]
         rows = len(next(iter(inputs.values())))
-        logits = torch.cat([logits for logits, _ in chunks])[:rows]
-        features = {tap: torch.cat([taps[tap] for _, taps in chunks])[:rows] for tap in request.taps}
-        return Knowledge(
-            self.spec.name,
-            self._in_class_order(logits) if request.logits else None,
-            features,
-            digests,
-            self.version,
-        )
+        logits = self._in_class_order(_joined([one for one, _ in chunks], rows)) if request.logits else None
+        features = {tap: _joined([taps[tap] for _, taps in chunks], rows) for tap in request.taps}
+        return Knowledge(self.spec.name, logits, features, digests, self.version)
 
     def _chunks(self, inputs: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
         rows, chunk = len(next(iter(inputs.values()))), self.spec.chunk
         for start in range(0, rows, chunk):
             yield {name: _padded(tensor[start : start + chunk], chunk) for name, tensor in inputs.items()}
 
-    def _judge(self, inputs: Mapping[str, Tensor], taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        on_device = {name: tensor.to(self.device) for name, tensor in inputs.items()}
-        prepared = prepare(on_device, self.spec.model.input, f"teachers.{self.spec.name}.input")
-        logits, features = self._model(prepared, taps)
-        return logits.float(), {tap: feature.float() for tap, feature in features.items()}
+    def _judge(self, chunk: Chunk, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        prepared = prepare(chunk, self.spec.model.input, f"teachers.{self.spec.name}.input")
+        return self._forward(prepared, taps)
+
+    def _forward(self, prepared: Tensor, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        half = HALF.get(self.spec.precision)
+        # Compiled, every tap is in the one graph: another graph for other taps would give the logits other last bits.
+        within = taps if self.spec.compile is None else None
+        with torch.autocast(self.device.type, half, enabled=half is not None):
+            logits, features = self._model(prepared.contiguous(memory_format=self._layout), within)
+        return logits.float().contiguous(), {tap: features[tap].float() for tap in taps}
+
+    @torch.no_grad()
+    def _compile(self, backend: str, where: str) -> None:
+        """Now, and not at the first request. Taps are compiled with it; other teachers do not count against its limit
+        of compilations, beyond which torch would silently compute uncompiled."""
+        nothing = torch.zeros(self.spec.chunk, *self.spec.input_shape, device=self.device)
+        # Else inductor chooses kernels by timing them, and two replicas may end in other last bits.
+        options = {"deterministic": True} if backend == "inductor" else None
+        try:
+            self._model.model.compile(backend=backend, dynamic=False, isolate_recompiles=True, options=options)
+            with intra_op_threads(self.spec.threads):
+                self._forward(nothing, ())
+        except Exception as error:
+            cause = " ".join(str(error).splitlines()[:2]).strip()
+            raise ValueError(
+                f"{where}: {backend!r} cannot compile it here: {type(error).__name__}: {cause}; install what it needs "
+                "(inductor: a C++ compiler, on a GPU Triton), or leave it out"
+            ) from error
 
     def _in_class_order(self, logits: Tensor) -> Tensor:
         return logits if self._columns is None else logits[:, self._columns]
@@ -74,6 +102,10 @@ def known_classes(class_map: Sequence[int] | None) -> list[int] | None:
 
 def _columns(class_map: Sequence[int] | None) -> list[int] | None:
     return None if class_map is None else [int(column) for column in np.argsort(class_map)]
+
+
+def _joined(chunks: list[Tensor], rows: int) -> Tensor:
+    return (chunks[0] if len(chunks) == 1 else torch.cat(chunks))[:rows]
 
 
 def _padded(rows: Tensor, chunk: int) -> Tensor:

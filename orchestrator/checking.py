@@ -25,6 +25,7 @@ from orchestrator.data_checks import Datasets, check_labels, open_data, steps_pe
 from orchestrator.ladder import Rung, ladder, section_of, teachers
 from orchestrator.loss_reach import check_losses
 from orchestrator.registered import fetched, with_weights
+from orchestrator.teaching_checks import check_teaching
 from orchestrator.wanted import bind_all
 
 
@@ -84,6 +85,7 @@ def check(config: ExperimentConfig) -> Findings:
 class _Built:
     model: nn.Module
     shapes: Mapping[str, Shape]
+    input_shape: Shape
 
     @property
     def parameters(self) -> int:
@@ -149,7 +151,7 @@ def _probe(model_spec: ModelSpec, inputs: Mapping[str, Tensor], where: str) -> _
     shapes = probe_shapes(model, model_spec.taps, prepared, where)
     if len(shapes[LOGITS]) != 1:
         raise ValueError(f"{where}.model: expected logits of shape (rows, classes), got (rows, {shapes[LOGITS]})")
-    return _Built(model, shapes)
+    return _Built(model, shapes, tuple(prepared.shape[1:]))
 
 
 def _shaped(spec: TeacherSpec, built: _Built, num_classes: int, where: str) -> TeacherSpec:
@@ -164,4 +166,6 @@ def _shaped(spec: TeacherSpec, built: _Built, num_classes: int, where: str) -> T
         raise ValueError(f"{where}.class_map: expected {outputs} classes (its outputs), got {len(spec.class_map)}")
     if spec.class_map is not None and max(spec.class_map) >= num_classes:
         raise ValueError(f"{where}.class_map: class {max(spec.class_map)} is not among the data's {num_classes}")
-    return replace(spec, shapes={**built.shapes, LOGITS: (outputs,)})
+    shaped = replace(spec, shapes={**built.shapes, LOGITS: (outputs,)}, input_shape=built.input_shape)
+    check_teaching(shaped, built.model, where)
+    return shaped

@@ -137,4 +137,5 @@ Names = Annotated[
     tuple[Text, ...], Field(min_length=1), expects("a list of teachers' names"), AfterValidator(_distinct)
 ]
 Window = Annotated[NaturalInt | Literal["auto"], expects("an integer of at least 0 or `auto`")]
+Chunk = Annotated[PositiveInt | Literal["auto"], expects("a positive integer or `auto`")]
 NumViews = Annotated[PositiveInt | Literal["fresh"], expects("a positive integer or `fresh`")]

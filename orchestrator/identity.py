@@ -19,7 +19,8 @@ KEY_LENGTH = 16
 
 def rung_key(spec: StudentSpec, dataset: MapDataset, fingerprint: str) -> str:
     """The hash of the data's content (its `fingerprint`), the slices' ids, views, model, recipe, losses, the
-    teachers' weights and what makes last bits differ (workers, threads, chunks). Neither names nor places count."""
+    teachers' weights and what makes last bits differ (workers, threads, chunks, precision). Neither names nor places
+    count."""
     content = {"dataset": fingerprint, **_content(spec, len(dataset))}
     return content_hash({**content, "code": code_fingerprint(targets_in(content))})[:KEY_LENGTH]
 
@@ -57,5 +58,9 @@ def _teacher(teacher: TeacherSpec) -> Mapping[str, Any]:
         "weights": file_hash(teacher.weights),
         "class_map": teacher.class_map,
         "chunk": teacher.chunk,
-        "threads": teacher.resources.threads,
+        "threads": teacher.threads,
+        "precision": teacher.precision,
+        "channels_last": teacher.channels_last,
+        "compile": teacher.compile,
+        "gpu": teacher.resources.num_gpus > 0,
     }

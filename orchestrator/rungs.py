@@ -13,9 +13,10 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
-from actors.specs import ImportSpec, LossSpec, ModelSpec, RecipeSpec, TeacherSpec
+from actors.specs import ImportSpec, LossSpec, ModelSpec, Precision, RecipeSpec, TeacherSpec
 from orchestrator.fields import (
     Checkpoint,
+    Chunk,
     ClassMap,
     Decay,
     Flag,
@@ -30,6 +31,8 @@ from orchestrator.fields import (
 )
 from orchestrator.loss_config import LossConfig
 from orchestrator.sections import ImportConfig, InputConfig, ResourcesConfig, SchedulerConfig, or_string
+
+CHUNK_ON_CPU, CHUNK_ON_GPU = 32, 256
 
 
 class ModelSection(Section):
@@ -67,8 +70,15 @@ class TeachingSection(ModelSection):
     idles."""
     actor: Key | None = None
     """Teachers that name the same actor here live in it together: one call asks them all. Null: one of its own."""
-    chunk: PositiveInt = 32
-    """Rows that it computes at once, padded: its answers do not depend on the batch."""
+    chunk: Chunk = CHUNK_ON_CPU
+    """Rows that it computes at once, padded: its answers do not depend on the batch. `auto`: 256 where `resources` name
+    a GPU, else 32."""
+    threads: PositiveInt | None = None
+    """Threads of torch within one operation; null: as many as whole CPU cores, at least 1."""
+    channels_last: Flag = False
+    """Weights and images lie in memory with the channels last, in which most convolutions are faster."""
+    compile: Text | None = None
+    """A backend of torch.compile, `inductor` say; it compiles when the teacher is loaded. Null: not compiled."""
     resources: ResourcesConfig = ResourcesConfig()
     """Of each replica."""
 
@@ -77,12 +87,20 @@ class TeachingSection(ModelSection):
             name=name,
             model=self.model_spec(),
             weights=weights,
-            chunk=self.chunk,
+            chunk=self._chunk(),
+            threads=self.threads or self.resources.spec().threads,
+            channels_last=self.channels_last,
+            compile=self.compile,
             replicas=self.replicas.min if isinstance(self.replicas, ReplicasConfig) else self.replicas,
             most_replicas=self.replicas.max if isinstance(self.replicas, ReplicasConfig) else None,
             resources=self.resources.spec(),
             actor=self.actor,
         )
+
+    def _chunk(self) -> int:
+        if self.chunk == "auto":
+            return CHUNK_ON_GPU if self.resources.num_gpus else CHUNK_ON_CPU
+        return self.chunk
 
 
 class RecipeSection(Section):
@@ -158,6 +176,9 @@ class TeacherConfig(TeachingSection):
     """Weights: safetensors, or a torch checkpoint of tensors; or a model registered in MLflow, `models:/name@alias`."""
     train: TrainConfig | None = None
     """Trains it here, once."""
+    precision: Precision = "fp32"
+    """bf16, fp16: autocast when it teaches; what it sends is float32 all the same. On a CPU fp16 may be slower than
+    fp32."""
     class_map: ClassMap | None = None
     """The data's class that each output stands for; null: all, in order."""
 
@@ -169,7 +190,7 @@ class TeacherConfig(TeachingSection):
         return self
 
     def teacher_spec(self, name: str, weights: str) -> TeacherSpec:
-        return replace(super().teacher_spec(name, weights), class_map=self.class_map)
+        return replace(super().teacher_spec(name, weights), class_map=self.class_map, precision=self.precision)
 
 
 class RungDataConfig(Section):
@@ -222,3 +243,8 @@ class AssistantConfig(RecipeSection, TeachingSection):
     """Batches under way at the teachers; `auto`: more while the student waits for them, within 256 MB."""
     losses: dict[Key, LossConfig] | None = None
     """In place of the experiment's losses; null: those."""
+    teaching_precision: Precision = "fp32"
+    """bf16, fp16: autocast when it teaches; `precision` is that of its own training."""
+
+    def teacher_spec(self, name: str, weights: str) -> TeacherSpec:
+        return replace(super().teacher_spec(name, weights), precision=self.teaching_precision)

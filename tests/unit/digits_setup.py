@@ -74,8 +74,9 @@ def save_teacher(folder: Path, name: str = "wide", spec: ModelSpec | None = None
     file = folder / f"{name}.safetensors"
     file.write_bytes(weights_as_bytes(built))
     size, channels = spec.input.size or 8, spec.input.channels or 1
-    shapes = probe_shapes(built, spec.taps, torch.zeros(1, channels, size, size), name)
-    return TeacherSpec(name, spec, str(file), shapes, **more)
+    input_shape = (channels, size, size)
+    shapes = probe_shapes(built, spec.taps, torch.zeros(1, *input_shape), name)
+    return TeacherSpec(name, spec, str(file), shapes, input_shape=input_shape, **more)
 
 
 def student(teachers=(), losses=(HARD,), *, spec: ModelSpec | None = None, window: int = 2, **recipe) -> StudentSpec:

@@ -76,6 +76,11 @@ def as_floats(dataset, sample_id, generator):
     return image[None].astype("float32"), label
 
 
+def as_rows(dataset, sample_id, generator):
+    image, label = dataset[sample_id]
+    return image.flatten(), label
+
+
 def with_labels(student, teacher, labels):
     """Needs a label in every row, as it has no reduction."""
     return over_classes(student, labels) + 0 * teacher.sum()
@@ -428,3 +433,33 @@ def test_a_package_that_is_not_here_is_left_to_the_cluster():
     findings = checked("teachers.wide.model.target=not_installed_anywhere:net")
     assert findings.elsewhere == ("teachers.wide.model.target: not_installed_anywhere:net",)
     assert findings.steps_per_epoch["wide"] == 14, "what can be known is known"
+
+
+def test_what_a_teacher_is_given_goes_into_its_spec():
+    assert checked().teachers["wide"].input_shape == (1, 8, 8)
+    assert checked("teachers.wide.input.channels=3", "teachers.wide.model.kwargs.channels=3").teachers[
+        "wide"
+    ].input_shape == (3, 8, 8)
+
+
+CNN = "teachers.wide.model={target: 'actors.models:tiny_cnn', kwargs: {width: 8}}"
+
+
+def test_channels_last_is_for_models_with_channels():
+    assert checked(CNN, "teachers.wide.taps={}", "teachers.wide.channels_last=true").teachers["wide"].channels_last
+    assert refusal("teachers.wide.channels_last=true") == (
+        "teachers.wide.channels_last: no weight of the model has channels, so nothing would be faster; leave it out"
+    )
+    flat = [f"data.{view}={HERE}:as_rows" for view in ("views", "evaluation_view")]
+    assert refusal(*flat, "teachers.wide.channels_last=true") == (
+        "teachers.wide.channels_last: it is for images, the model is given rows of shape (64,); leave it out"
+    )
+
+
+def test_a_backend_to_compile_with_is_known():
+    assert checked("teachers.wide.compile=aot_eager").teachers["wide"].compile == "aot_eager"
+    text = refusal("teachers.wide.compile=inductr")
+    hint = "teachers.wide.compile: torch.compile has no backend 'inductr'; did you mean 'inductor'?; there is "
+    assert text.startswith(hint) and {"cudagraphs", "inductor"} < set(text.removeprefix(hint).split(", "))
+    assistant = "assistants.half={model: {target: 'actors.models:mlp', kwargs: {width: 8}}, compile: fast}"
+    assert refusal(assistant).startswith("assistants.half.compile: torch.compile has no backend 'fast'; there is ")

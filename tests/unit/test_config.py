@@ -93,6 +93,29 @@ def test_specs():
     assert training.loss_spec() == LossSpec("hard", ImportSpec("actors.losses:cross_entropy_loss"), "labels")
 
 
+def test_how_a_teacher_computes():
+    def spec(*overrides):
+        config = ExperimentConfig.from_yaml(SAMPLE, [f"teachers.vit.{text}" for text in overrides])
+        return config.teachers["vit"].teacher_spec("vit", "")
+
+    plain = spec()
+    assert (plain.chunk, plain.threads) == (32, 1)
+    assert (plain.precision, plain.channels_last, plain.compile) == ("fp32", False, None)
+    fast = spec("precision=fp16", "channels_last=true", "compile=inductor", "threads=3")
+    assert (fast.precision, fast.channels_last, fast.compile, fast.threads) == ("fp16", True, "inductor", 3)
+    assert [spec(f"resources.num_cpus={cpus}").threads for cpus in (0.5, 1, 2.7, 4)] == [1, 1, 2, 4]
+    assert spec("resources.num_cpus=4", "threads=1").threads == 1
+    assert spec("chunk=7", "resources.num_gpus=1").chunk == 7
+    assert [spec("chunk=auto", f"resources.num_gpus={gpus}").chunk for gpus in (0, 0.25, 1)] == [32, 256, 256]
+
+
+def test_an_assistant_is_trained_in_one_precision_and_teaches_in_another():
+    config = ExperimentConfig.from_yaml(SAMPLE, ["student.precision=bf16", "assistants.big.teaching_precision=fp16"])
+    big, mid = config.assistants["big"], config.assistants["mid"]
+    assert big.precision == mid.precision == "bf16", "the student's"
+    assert (big.teacher_spec("big", "").precision, mid.teacher_spec("mid", "").precision) == ("fp16", "fp32")
+
+
 def test_specs_of_losses():
     specs = {n: loss.spec(n, ("a", "b")) for n, loss in ExperimentConfig.from_yaml(SAMPLE).losses.items()}
     assert specs["hard"].teachers == () and specs["hard"].weight == WeightSpec(0.1, 0.1, 0)

@@ -72,7 +72,7 @@ def test_every_key_of_a_recipe_is_on_the_page(recipe):
 
 def test_defaults_and_types_read_well():
     rows = {line.split("`")[1]: line for line in CONFIG_PAGE.splitlines() if line.startswith("| `")}
-    assert "| integer >= 1 | `32` |" in rows["teachers.<name>.chunk"]
+    assert "| integer >= 1 or `auto` | `32` |" in rows["teachers.<name>.chunk"]
     assert "| number >= 0, < 1 | `0.0` |" in rows["teachers.<name>.train.label_smoothing"]
     assert "| `pool` or `local` | `pool` |" in rows["source"]
     assert "| [integer >= 0, ...] or `null` | `null` |" in rows["teachers.<name>.class_map"]

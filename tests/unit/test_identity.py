@@ -68,6 +68,12 @@ OTHERS = {
     "workers": lambda s: replace(s, num_workers=2),
     "threads": lambda s: replace(s, resources=Resources(num_cpus=2)),
     "chunk": lambda s: teacher(s, chunk=16),
+    "the teacher's threads": lambda s: teacher(s, threads=2),
+    "the teacher's precision": lambda s: teacher(s, precision="bf16"),
+    "the teacher's half precision": lambda s: teacher(s, precision="fp16"),
+    "the teacher's memory order": lambda s: teacher(s, channels_last=True),
+    "the teacher compiled": lambda s: teacher(s, compile="inductor"),
+    "the teacher on a GPU": lambda s: teacher(s, resources=Resources(num_gpus=0.25)),
     "class map": lambda s: teacher(s, class_map=tuple(range(9, -1, -1))),
     "the teacher's input": lambda s: teacher(s, model=replace(s.model, input=replace(s.model.input, std=(2.0,)))),
 }
@@ -78,7 +84,8 @@ SAME = {
     "how often it is written": lambda s: recipe(s, checkpoint_every_steps=3),
     "an unused slice at the end": lambda s: data(s, slices={**DATA.slices, "unused": 9}),
     "test set": lambda s: data(s, test=ImportSpec("actors.datasets:Digits", {"train": True})),
-    "shapes, which follow from the model": lambda s: teacher(s, shapes={"logits": (10,), "x": (3,)}),
+    "the teacher's cores": lambda s: teacher(s, resources=Resources(num_cpus=3)),
+    "shapes, which follow from the model": lambda s: teacher(s, shapes={"logits": (10,), "x": (3,)}, input_shape=(4,)),
 }
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch._dynamo import register_backend
 
 from actors.data import Rows
 from actors.knowledge import TeacherRequest, row_digests
@@ -29,7 +30,16 @@ NETS = {
         input=InputSpec(size=12, channels=3, mean=(0.1, 0.2, 0.3), std=(0.5,)),
     ),
 }
+WAYS = {
+    "bf16": {"precision": "bf16"},
+    "channels_last": {"channels_last": True},
+    "compiled": {"compile": "aot_eager"},
+    "all three": {"precision": "bf16", "channels_last": True, "compile": "aot_eager"},
+}
 THREADS_SEEN: list[int] = []
+INPUTS_SEEN: list[torch.Tensor] = []
+OUTPUTS_SEEN: list[torch.Tensor] = []
+GRAPHS_SEEN: list[torch.fx.GraphModule] = []
 
 
 class Thrifty(nn.Module):
@@ -45,6 +55,43 @@ class Thrifty(nn.Module):
         if self.fails:
             raise RuntimeError("out of breath")
         return self.head(inputs.flatten(1))
+
+
+class Watched(nn.Module):
+    """Keeps what it was given and what it made of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 10, 3)
+
+    def forward(self, inputs):
+        INPUTS_SEEN.append(inputs)
+        OUTPUTS_SEEN.append(self.stem(inputs).amax(dim=(2, 3)))
+        return OUTPUTS_SEEN[-1]
+
+
+class Overwriting(nn.Module):
+    """The layer after its tap works in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flat = nn.Flatten()
+        self.first, self.relu, self.head = nn.Linear(64, 12), nn.ReLU(inplace=True), nn.Linear(12, 10)
+
+    def forward(self, inputs):
+        return self.head(self.relu(self.first(self.flat(inputs))))
+
+
+@register_backend(name="counting")
+def counting(graph, inputs):
+    """Computes as without it."""
+    GRAPHS_SEEN.append(graph)
+    return graph
+
+
+@register_backend(name="broken")
+def broken(graph, inputs):
+    raise RuntimeError("no compiler\nto be found")
 
 
 def selective(dataset, sample_id, generator):
@@ -70,6 +117,92 @@ def test_a_rows_answer_is_the_same_alone_and_in_any_company(tmp_path, net, scale
         some = ask(teacher, pixels[list(rows)])
         assert torch.equal(some.logits, whole.logits[list(rows)]), f"{len(rows)} rows"
         assert torch.equal(some.features["tap"], whole.features["tap"][list(rows)]), f"{len(rows)} rows"
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("net", NETS)
+def test_a_rows_answer_depends_on_its_neighbours_no_more_at_full_speed(tmp_path, net, way):
+    teacher = Teacher(save_teacher(tmp_path, spec=NETS[net], **WAYS[way]))
+    whole = ask(teacher, images(128))
+    assert len(whole.features["tap"].flatten(1).unique(dim=0)) > 100, "the rows differ at all"
+    for rows in ([77], range(8), range(3, 20), torch.randperm(128).tolist()):
+        some = ask(teacher, images(128)[list(rows)])
+        assert torch.equal(some.logits, whole.logits[list(rows)]), f"{len(rows)} rows"
+        assert torch.equal(some.features["tap"], whole.features["tap"][list(rows)]), f"{len(rows)} rows"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_at_full_speed_an_answer_is_nearly_the_same_in_float32_and_one_memory_order(tmp_path, way):
+    spec = save_teacher(tmp_path, spec=NETS["small_resnet"])
+    plain, fast = (ask(Teacher(one), images(40)) for one in (spec, replace(spec, **WAYS[way])))
+    # Half precision has 8 bits: values of up to 2 may be off by 2 / 2**8 in each of a few layers.
+    tolerance = 0.05 if "precision" in WAYS[way] else 1e-5
+    for name, tensor in fast.tensors.items():
+        assert tensor.dtype == torch.float32 and tensor.is_contiguous()
+        torch.testing.assert_close(tensor, plain.tensors[name], atol=tolerance, rtol=0)
+        assert way == "channels_last" or torch.equal(tensor, plain.tensors[name]) == (way == "compiled")
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_the_model_computes_as_it_is_told(tmp_path, precision, dtype):
+    spec = model("tests.unit.test_teacher:Watched", input=InputSpec(channels=3))
+    teacher = Teacher(save_teacher(tmp_path, spec=spec, precision=precision, channels_last=True))
+    with torch.autocast("cpu", torch.bfloat16):
+        answer = ask(teacher, images(3), ())
+    assert OUTPUTS_SEEN[-1].dtype == dtype and answer.logits.dtype == torch.float32
+    assert INPUTS_SEEN[-1].is_contiguous(memory_format=torch.channels_last)
+    assert teacher._model.model.stem.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_one_chunk_is_not_copied(tmp_path):
+    spec = model("tests.unit.test_teacher:Watched", input=InputSpec(channels=3))
+    teacher = Teacher(save_teacher(tmp_path, spec=spec))
+    for rows in (32, 5):
+        answer = ask(teacher, images(rows), ())
+        assert answer.logits.shape == (rows, 10) and answer.logits.data_ptr() == OUTPUTS_SEEN[-1].data_ptr()
+
+
+def test_a_teacher_compiles_once_when_it_is_loaded(tmp_path):
+    spec = model(width=24, depth=2, taps={"a": "stem", "b": "pool"})
+    GRAPHS_SEEN.clear()
+    teacher = Teacher(save_teacher(tmp_path, spec=spec, compile="counting"))
+    assert len(GRAPHS_SEEN) == 1
+    both = ask(teacher, images(40), taps=("a", "b"))
+    for taps in ((), ("a",), ("b",), ("b", "a")):
+        answer = ask(teacher, images(7), taps)
+        assert torch.equal(answer.logits, both.logits[:7]) and set(answer.features) == set(taps)
+        assert all(torch.equal(answer.features[tap], both.features[tap][:7]) for tap in taps)
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda _: ask(teacher, images(40), ("b",)), range(8)))
+    assert all(torch.equal(answer.features["b"], both.features["b"]) for answer in answers)
+    assert len(GRAPHS_SEEN) == 1
+
+
+def test_a_compiled_feature_is_what_its_module_gave(tmp_path):
+    spec = save_teacher(tmp_path, spec=model("tests.unit.test_teacher:Overwriting", taps={"tap": "first"}))
+    plain, compiled = (ask(Teacher(replace(spec, compile=backend)), images(9)) for backend in (None, "aot_eager"))
+    assert bool((plain.features["tap"] < 0).any()), "the layer after it would show"
+    assert torch.equal(compiled.features["tap"], plain.features["tap"])
+
+
+def test_every_one_of_many_teachers_in_a_process_stays_compiled(tmp_path):
+    GRAPHS_SEEN.clear()
+    spec = save_teacher(tmp_path, compile="counting")
+    for count in range(1, 11):
+        Teacher(spec)
+        assert len(GRAPHS_SEEN) == count
+
+
+def test_a_backend_that_cannot_run_here_ends_the_loading(tmp_path):
+    with pytest.raises(ValueError) as refusal:
+        Teacher(save_teacher(tmp_path, compile="broken"))
+    text = str(refusal.value)
+    assert text == (
+        "teachers.wide.compile: 'broken' cannot compile it here: BackendCompilerFailed: backend='broken' raised: "
+        "RuntimeError: no compiler; install what it needs (inductor: a C++ compiler, on a GPU Triton), or leave it out"
+    )
 
 
 @pytest.mark.parametrize("chunk", [1, 5, 32])
@@ -148,7 +281,7 @@ def test_weights_that_do_not_fit_name_the_teachers_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_number_of_threads_is_the_specs_within_and_restored_after(tmp_path, fails):
-    spec = save_teacher(tmp_path, spec=model("tests.unit.test_teacher:Thrifty"), resources=Resources(num_cpus=2))
+    spec = save_teacher(tmp_path, spec=model("tests.unit.test_teacher:Thrifty"), threads=2)
     teacher = Teacher(replace(spec, model=model("tests.unit.test_teacher:Thrifty", fails=fails)))
     THREADS_SEEN.clear()
     before = torch.get_num_threads()
