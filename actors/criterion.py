@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from actors.knowledge import KnowledgeRequest, Position, RowNumbers, TeacherRequest
+from actors.knowledge import KnowledgeRequest, Position, TeacherRequest, merged
 from actors.specs import LossSpec, Shape, TeacherSpec
 from actors.term import Outputs, Targets, Term
 
@@ -38,9 +38,11 @@ class Criterion(nn.Module):
 
     def request(self, labels: Tensor, position: Position) -> KnowledgeRequest:
         """What the active terms need about a batch, one request per teacher that is needed."""
-        needs = [(term, term.asked(labels, position)) for term in self.active(position.epoch).values()]
-        names = dict.fromkeys(teacher for _, asked in needs for teacher in asked)
-        return tuple(_request(name, [(term, asked[name]) for term, asked in needs if name in asked]) for name in names)
+        wanted: dict[str, list[TeacherRequest]] = {}
+        for term in self.active(position.epoch).values():
+            for name, request in term.asked(labels, position).items():
+                wanted.setdefault(name, []).append(request)
+        return tuple(map(merged, wanted.values()))
 
     def student_taps(self, names: Iterable[str]) -> tuple[str, ...]:
         """The taps of the student that the terms `names` learn at."""
@@ -62,12 +64,3 @@ class Criterion(nn.Module):
 
     def named_terms(self) -> list[tuple[str, Term]]:
         return [(term.spec.name, term) for term in self.terms if isinstance(term, Term)]
-
-
-def _request(teacher: str, needs: Sequence[tuple[Term, RowNumbers]]) -> TeacherRequest:
-    """One request for all terms that must hear a teacher."""
-    taps = tuple(dict.fromkeys(term.teacher_tap for term, _ in needs if term.teacher_tap is not None))
-    logits = any(term.needs_teachers_logits for term, _ in needs)
-    some = [rows for _, rows in needs if rows is not None]
-    rows = tuple(sorted(set().union(*some))) if len(some) == len(needs) else None
-    return TeacherRequest(teacher, logits, taps, rows)

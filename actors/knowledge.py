@@ -1,8 +1,8 @@
 """The things that travel between students and teachers.
 
-`Batch` is what a student is about to see; `TeacherRequest` says what one teacher is asked about it and `Knowledge` is
-that teacher's answer. `pack` and `unpack` take knowledge across a process boundary as one dict of numpy arrays;
-`refuse_unbounded` says what cannot be learned from. Imports no Ray.
+`Batch` is what a student is about to see; `TeacherRequest` says what one teacher is asked about it, `merged` makes one
+of several, and `Knowledge` is that teacher's answer. `pack` and `unpack` take knowledge across a process boundary as
+one dict of numpy arrays; `refuse_unbounded` says what cannot be learned from. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from actors.errors import KnowledgeError
+from actors.reductions import Reduction
 
 LOGITS = "logits"
 TENSOR = "tensor:"
@@ -62,12 +63,37 @@ def at_rows(values: ByRow, rows: RowNumbers) -> ByRow:
 
 @dataclass(frozen=True)
 class TeacherRequest:
-    """What one teacher is asked about a batch: logits or not, and the features at `taps`; of which rows."""
+    """What one teacher is asked about a batch: logits or not, the features at `taps`, and what is made of these or of
+    others by `reductions`; of which rows."""
 
     teacher: str
     logits: bool = True
     taps: tuple[str, ...] = ()
     rows: RowNumbers = None
+    reductions: tuple[Reduction, ...] = ()
+
+    @property
+    def sent(self) -> tuple[str, ...]:
+        """What travels as it is: `logits` and taps."""
+        return (LOGITS,) * self.logits + self.taps
+
+    @property
+    def tapped(self) -> tuple[str, ...]:
+        """The taps that must be read, whether they travel or not."""
+        reduced = (output for one in self.reductions for output in one.outputs if output != LOGITS)
+        return tuple(dict.fromkeys((*self.taps, *reduced)))
+
+
+def merged(requests: Sequence[TeacherRequest]) -> TeacherRequest:
+    """One request of a teacher for all that several want. What it sends as it is, is reduced by whoever wants that."""
+    logits = any(one.logits for one in requests)
+    taps = tuple(dict.fromkeys(tap for one in requests for tap in one.taps))
+    sent = {*taps, LOGITS} if logits else set(taps)
+    wanted = dict.fromkeys(reduction for one in requests for reduction in one.reductions)
+    reductions = tuple(one for one in wanted if not sent.issuperset(one.outputs))
+    some = [one.rows for one in requests if one.rows is not None]
+    rows = tuple(sorted(set().union(*some))) if len(some) == len(requests) else None
+    return TeacherRequest(requests[0].teacher, logits, taps, rows, reductions)
 
 
 KnowledgeRequest = tuple[TeacherRequest, ...]
@@ -75,8 +101,8 @@ KnowledgeRequest = tuple[TeacherRequest, ...]
 
 @dataclass(frozen=True)
 class Knowledge:
-    """One teacher's answer: float32 logits (rows, classes it knows), features by tap, the digest of each row it
-    judged. `rows`: those of the batch that it was asked about.
+    """One teacher's answer: float32 logits (rows, classes it knows), features by tap, results of reductions by key
+    beside them, the digest of each row it judged. `rows`: those of the batch that it was asked about.
     """
 
     teacher: str

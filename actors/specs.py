@@ -168,7 +168,8 @@ class TapPair:
 class LossSpec:
     """One weighted loss of a criterion and whom it listens to. `teachers` is empty for a loss on labels.
 
-    `section`: the config key of the losses that it is one of.
+    `reduce`: where the teacher's side of a loss that declares phi is reduced; None: at the teacher. `section`: the
+    config key of the losses that it is one of.
     """
 
     name: str
@@ -178,11 +179,19 @@ class LossSpec:
     teachers: tuple[str, ...] = ()
     ensemble: ImportSpec = ImportSpec("actors.ensemble:mean_losses")
     connector: ImportSpec | None = None
+    reduce: Literal["teacher", "student"] | None = None
     section: str = "losses"
 
     @property
     def key(self) -> str:
         return f"{self.section}.{self.name}"
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What of a teacher it is computed from: `logits` or a tap; nothing for a loss on labels."""
+        if isinstance(self.on, TapPair):
+            return (self.on.teacher,)
+        return () if self.on == "labels" else (self.on,)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from actors.features import TappedModel
 from actors.inputs import prepare
-from actors.knowledge import Knowledge, TeacherRequest
+from actors.knowledge import LOGITS, Knowledge, TeacherRequest
 from actors.specs import TeacherSpec
 from actors.staging import Chunk, carrier
 from actors.weights import fit_weights, read_weights, weight_hash
@@ -50,16 +50,23 @@ class Teacher:
     ) -> Knowledge:
         """Knowledge of all rows of `inputs`, on the teacher's device; `digests`: of the pixels, where it travels."""
         with intra_op_threads(self.spec.threads):
-            chunks = [self._judge(chunk, request.taps) for chunk in self._carried(self._chunks(inputs))]
+            chunks = [self._answered(chunk, request) for chunk in self._carried(self._chunks(inputs))]
         rows = len(next(iter(inputs.values())))
-        logits = self._in_class_order(_joined([one for one, _ in chunks], rows)) if request.logits else None
-        features = {tap: _joined([taps[tap] for _, taps in chunks], rows) for tap in request.taps}
-        return Knowledge(self.spec.name, logits, features, digests, self.version)
+        tensors = {key: _joined([chunk[key] for chunk in chunks], rows) for key in chunks[0]}
+        return Knowledge(self.spec.name, tensors.pop(LOGITS, None), tensors, digests, self.version)
 
     def _chunks(self, inputs: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
         rows, chunk = len(next(iter(inputs.values()))), self.spec.chunk
         for start in range(0, rows, chunk):
             yield {name: _padded(tensor[start : start + chunk], chunk) for name, tensor in inputs.items()}
+
+    def _answered(self, chunk: Chunk, request: TeacherRequest) -> dict[str, Tensor]:
+        logits, features = self._judge(chunk, request.tapped)
+        tensors = {LOGITS: self._in_class_order(logits), **features}
+        sent = {name: tensors[name] for name in request.sent}
+        for reduction in request.reductions:
+            sent |= reduction(tensors)
+        return sent
 
     def _judge(self, chunk: Chunk, taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
         prepared = prepare(chunk, self.spec.model.input, f"teachers.{self.spec.name}.input")

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from actors.combination import Combination, asked_rows
 from actors.connectors import connect
 from actors.ensemble import own_labels
-from actors.knowledge import LOGITS, Knowledge, Position, RowNumbers
+from actors.hearing import Hearing, closing_of
+from actors.knowledge import LOGITS, Knowledge, Position, TeacherRequest
 from actors.losses import metadata_of
 from actors.specs import LossSpec, Shape, TapPair, TeacherSpec
 from actors.teacher import known_classes
@@ -61,7 +62,8 @@ class Term(nn.Module):
         self.spec = spec
         self.teachers = tuple(teachers)
         self._seed = seed
-        self._function = spec.loss.resolve()
+        self.hearings = tuple(Hearing(spec, teacher) for teacher in teachers)
+        self._function = closing_of(spec)
         self._arguments = _arguments(self._function)
         where = f"{spec.key}.ensemble"
         self.combination = Combination(spec.ensemble, teachers, student[LOGITS][-1], self.temperature, where)
@@ -86,10 +88,6 @@ class Term(nn.Module):
         return self.combination.metadata.needs_answers
 
     @property
-    def needs_teachers_logits(self) -> bool:
-        return self.teacher_tap is None or self.needs_answers
-
-    @property
     def per_sample(self) -> bool:
         return "reduction" in self._arguments
 
@@ -101,20 +99,21 @@ class Term(nn.Module):
             raise ValueError(f"{self.spec.key}.kwargs.temperature: expected a number, got {given!r}")
         return 1.0 if given is None else float(given)
 
-    def asked(self, labels: Tensor, position: Position) -> dict[str, RowNumbers]:
-        """The teachers that it must hear about a batch, and the rows; the same teachers on all workers where weights
-        are by teacher."""
-        names = [teacher.name for teacher in self.teachers]
-        if self.combination.gives_target or self.needs_answers or not names:
-            return dict.fromkeys(names)
+    def asked(self, labels: Tensor, position: Position) -> dict[str, TeacherRequest]:
+        """What it must hear about a batch, by teacher; the same teachers on all workers where weights are by
+        teacher."""
+        requests = {hearing.request.teacher: hearing.request for hearing in self.hearings}
+        if self.combination.gives_target or self.needs_answers or not requests:
+            return requests
         weights, _ = self.combination.weights(labels, position, self._seed)
-        return {name: rows for name, rows in zip(names, asked_rows(weights), strict=True) if rows != ()}
+        by_row = zip(requests.items(), asked_rows(weights), strict=True)
+        return {name: replace(request, rows=rows) for (name, request), rows in by_row if rows != ()}
 
     def forward(self, outputs: Outputs, targets: Targets) -> Value:
         if self.spec.on == "labels":
             return Value(self._mean(*self._values(outputs.logits, None, targets.labels, targets.ids)), torch.zeros(0))
         if self.combination.gives_target:
-            sent = [self._teacher_tensor(targets.knowledge[teacher.name]) for teacher in self.teachers]
+            sent = [self._teacher_tensor(targets.knowledge[teacher.name], k) for k, teacher in enumerate(self.teachers)]
             return Value(self._against(outputs, targets, 0, self.combination.target(sent)), self.combination.shares)
         weights, objective = self.combination.weights(
             targets.labels, targets.position, self._seed, self._answers(targets) if self.needs_answers else ()
@@ -133,7 +132,7 @@ class Term(nn.Module):
         # must take part in the same sums.
         heard = [True] * len(weights) if self.needs_answers else [weight != 0 for weight in weights.tolist()]
         values = [
-            weights[k] * self._against(outputs, targets, k, self._teacher_tensor(targets.knowledge[teacher.name]))
+            weights[k] * self._against(outputs, targets, k, self._teacher_tensor(targets.knowledge[teacher.name], k))
             for k, teacher in enumerate(self.teachers)
             if heard[k]
         ]
@@ -164,7 +163,7 @@ class Term(nn.Module):
         rows = rows.to(nothing.device)
         student = self._student_tensor(outputs, k)[rows]
         labels = self._own_labels(targets, k)[rows]
-        values, counted = self._values(student, self._teacher_tensor(knowledge), labels, targets.ids[rows])
+        values, counted = self._values(student, self._teacher_tensor(knowledge, k), labels, targets.ids[rows])
         return nothing.index_put((rows,), values), nothing.index_put((rows,), counted.to(nothing.dtype))
 
     def _against(self, outputs: Outputs, targets: Targets, k: int, target: Tensor) -> Tensor:
@@ -207,13 +206,13 @@ class Term(nn.Module):
         known = known_classes(self.teachers[teacher].class_map)
         return outputs.logits if known is None else outputs.logits[:, known]
 
-    def _teacher_tensor(self, knowledge: Knowledge) -> Tensor:
-        return knowledge.tensors[self.teacher_tap or LOGITS]
+    def _teacher_tensor(self, knowledge: Knowledge, k: int) -> Tensor:
+        return self.hearings[k].target(knowledge)
 
     def _connector(self, student: Mapping[str, Shape], teacher: TeacherSpec) -> nn.Module:
         if not isinstance(self.spec.on, TapPair):
             return nn.Identity()
-        metadata = metadata_of(self._function)
+        metadata = metadata_of(self.spec.loss.resolve())
         return connect(
             student[self.spec.on.student],
             teacher.shapes[self.spec.on.teacher],

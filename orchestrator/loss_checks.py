@@ -85,7 +85,7 @@ def _check_loss(path: str, loss: LossConfig, rung: _Rung) -> Problems:
 
 
 def _check_on_labels(path: str, loss: LossConfig) -> Problems:
-    for key in ("teachers", "ensemble", "connector"):
+    for key in ("teachers", "ensemble", "connector", "reduce"):
         if getattr(loss, key) is not None:
             yield (
                 f"{path}.{key}",

@@ -48,7 +48,7 @@ Loss = Annotated[
 
 
 class LossConfig(Section):
-    """Without `teachers` it listens to the rung above. On labels, to none: the last three keys stay null."""
+    """Without `teachers` it listens to the rung above. On labels, to none: the last four keys stay null."""
 
     loss: Loss
     """A pure function of (student, teacher) tensors, or of (student, labels), as `module:attribute`."""
@@ -64,6 +64,8 @@ class LossConfig(Section):
     """How several teachers become one target; null: mean_losses."""
     connector: ImportConfig | None = None
     """A module (student shape, teacher shape) -> nn.Module; null: chosen by the shapes."""
+    reduce: Literal["teacher", "student"] | None = None
+    """Where the teacher's side of a loss that declares `phi` is reduced; null: at the teacher, so that less travels."""
 
     @model_validator(mode="before")
     @classmethod
@@ -89,6 +91,7 @@ class LossConfig(Section):
             weight=self._weight(),
             teachers=self.listeners(default_teachers),
             connector=self.connector.spec() if self.connector else None,
+            reduce=self.reduce,
             section=section,
         )
         return replace(spec, ensemble=self.ensemble.spec()) if self.ensemble else spec

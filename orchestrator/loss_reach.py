@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,10 +15,11 @@ from torch._subclasses.fake_tensor import (
 )
 
 from actors.distillation import Distillation, build_distillation
+from actors.hearing import reduction_of
 from actors.inputs import prepare
 from actors.knowledge import LOGITS, Knowledge, Position
 from actors.probe import reaches
-from actors.specs import Shape, StudentSpec, TeacherSpec
+from actors.specs import LossSpec, Shape, StudentSpec, TeacherSpec
 from actors.teacher import known_classes
 from actors.term import Targets, Term
 
@@ -37,12 +39,20 @@ def check_losses(spec: StudentSpec, where: str, inputs: Mapping[str, Tensor]) ->
         _check_masks(term, spec, where)
         if term.teachers:
             _check_rule(term, spec.num_classes)
+            _check_reduction(term.spec)
     row = tuple(prepared.shape[1:])
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             _check_reach(distillation, spec.teachers, row)
     except NEEDS_VALUES:
         _check_reach(distillation, spec.teachers, row)
+
+
+def _check_reduction(loss: LossSpec) -> None:
+    if loss.reduce is not None and reduction_of(replace(loss, reduce=None)) is None:
+        raise ValueError(
+            f"{loss.key}.reduce: {loss.loss.target} declares no phi, so there is nothing to reduce; leave it out"
+        )
 
 
 def _check_masks(term: Term, spec: StudentSpec, where: str) -> None:

@@ -6,31 +6,34 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from math import prod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from actors.combination import metadata_of_rule
+from actors.hearing import Hearing
+from actors.knowledge import TeacherRequest, merged
 from actors.pool.members import Inputs, by_host
-from actors.specs import Resources, TeacherSpec
+from actors.reductions import raw_bytes_per_row
+from actors.specs import LossSpec, Resources, TeacherSpec
 from orchestrator.checking import Findings
 from orchestrator.config import ExperimentConfig
 from orchestrator.ladder import Rung, ladder, section_of, teachers
 from orchestrator.targets import not_here
 
 DIGEST_BYTES = 8
-FLOAT_BYTES = 4
 SENT_BYTES_PER_S = 100e6
 """Of a network of 1 Gbit/s, about; within a node ten times as much goes through shared memory."""
 
 
 @dataclass(frozen=True)
 class Teaching:
-    """What one teacher sends one rung: `bytes_per_step` over all student workers, None where only the cluster knows."""
+    """What one teacher sends one rung at the most. `bytes_per_step`: over all student workers; `unreduced`: bytes per
+    sample if nothing were reduced at the teacher. None where only the cluster knows."""
 
     teacher: str
     outputs: tuple[str, ...]
-    bytes_per_step: int | None
+    bytes_per_sample: int | None = None
+    unreduced: int | None = None
+    bytes_per_step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -128,13 +131,24 @@ def inputs_of(config: ExperimentConfig, findings: Findings) -> Inputs | None:
 
 def _teaching(rung: Rung, name: str, teacher: TeacherSpec | None) -> Teaching:
     listened = [loss for loss in rung.losses if name in loss.teachers]
-    outputs = tuple(dict.fromkeys("logits" if isinstance(loss.on, str) else loss.on.teacher for loss in listened))
     if teacher is None:
-        return Teaching(name, outputs, None)
-    if any(metadata_of_rule(loss.ensemble, loss.key).needs_answers for loss in listened):
-        outputs = tuple(dict.fromkeys((*outputs, "logits")))
-    floats = sum(prod(teacher.shapes[output]) for output in outputs)
-    return Teaching(name, outputs, rung.recipe.batch_size * (floats * FLOAT_BYTES + DIGEST_BYTES))
+        return Teaching(name, tuple(dict.fromkeys(output for loss in listened for output in loss.outputs)))
+    sent, unreduced = (
+        _request(listened, teacher),
+        _request([replace(loss, reduce="student") for loss in listened], teacher),
+    )
+    outputs = (*sent.sent, *(reduction.label for reduction in sent.reductions))
+    each = _bytes_per_row(sent, teacher)
+    return Teaching(name, outputs, each, _bytes_per_row(unreduced, teacher), rung.recipe.batch_size * each)
+
+
+def _request(losses: Sequence[LossSpec], teacher: TeacherSpec) -> TeacherRequest:
+    return merged([Hearing(loss, teacher).request for loss in losses])
+
+
+def _bytes_per_row(request: TeacherRequest, teacher: TeacherSpec) -> int:
+    reduced = sum(reduction.bytes_per_row(teacher.shapes) for reduction in request.reductions)
+    return raw_bytes_per_row(request.sent, teacher.shapes) + reduced + DIGEST_BYTES
 
 
 def _need(config: ExperimentConfig, rung: Rung) -> Need:

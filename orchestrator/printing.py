@@ -14,19 +14,19 @@ from orchestrator.targets import not_here
 from orchestrator.tracking.delivery import without_password
 
 if TYPE_CHECKING:
-    from orchestrator.plan import Plan, PlannedRung
+    from orchestrator.plan import Plan, PlannedRung, Teaching
 
-NUMBERS = ("parameters", "each step", "accuracy", "cross-entropy")
+NUMBERS = ("parameters", "each sample", "each step", "accuracy", "cross-entropy")
 
 
 def print_plan(plan: Plan, console: Console) -> None:
     rungs = _table(f"{plan.name}: the plan", "rung", "parameters", "trained", "takes")
-    taught = _table("", "taught", "by", "knowledge", "each step")
+    taught = _table("", "taught", "by", "knowledge", "each sample", "each step")
     for planned in plan.rungs:
         _add(rungs, *_rung_row(planned))
         for one in planned.teaching:
-            sent = "?" if one.bytes_per_step is None else bytes_text(one.bytes_per_step)
-            _add(taught, planned.rung.name, one.teacher, ", ".join(one.outputs), sent)
+            sent = (_per_sample(one), "?" if one.bytes_per_step is None else bytes_text(one.bytes_per_step))
+            _add(taught, planned.rung.name, one.teacher, ", ".join(one.outputs), *sent)
     console.print(rungs)
     console.print()
     console.print(taught)
@@ -79,6 +79,14 @@ def _table(title: str, *headings: str) -> Table:
 
 def _add(table: Table, *cells: str, style: str = "") -> None:
     table.add_row(*map(escape, cells), style=style)
+
+
+def _per_sample(taught: Teaching) -> str:
+    """Bytes, and beside them what they would be if nothing were reduced at the teacher, where that differs."""
+    if taught.bytes_per_sample is None or taught.unreduced is None:
+        return "?"
+    differs = taught.unreduced != taught.bytes_per_sample
+    return bytes_text(taught.bytes_per_sample) + f" (unreduced {bytes_text(taught.unreduced)})" * differs
 
 
 def _rung_row(planned: PlannedRung) -> tuple[str, ...]:

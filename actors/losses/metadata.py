@@ -1,6 +1,7 @@
-"""What a loss says of itself: `LossMetadata`, which `distils` attaches and `metadata_of` reads."""
+"""What a loss says of itself: `LossMetadata`, which `distils` attaches and `metadata_of` reads; `phi_kwargs`."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
@@ -22,8 +23,9 @@ class LossMetadata:
     needs             names of further arguments, bound by name beside student and teacher
     aligns            what of the student's tensor must equal the teacher's: `all` (for logits: the classes),
                       `space` (all but the channels) or `nothing` (but the batch)
-    phi               of a loss d(phi(student), phi(teacher)): phi, where it is row-wise and free of
-                      hyperparameters, so that it may run at the teacher
+    phi               of a loss d(phi(student), phi(teacher)): phi, where it is row-wise, so that it may run at the
+                      teacher; its keyword arguments are the loss's of the same names
+    closing           the rest of it: loss(student, teacher, ...) == closing(student, phi(teacher), ...), bit for bit
     zero_at_equality  whether value and gradient vanish where the student equals the teacher
     """
 
@@ -31,7 +33,8 @@ class LossMetadata:
     kind: Kind
     needs: tuple[str, ...] = ()
     aligns: Aligns = "all"
-    phi: Callable[[Tensor], Tensor] | None = None
+    phi: Callable[..., Tensor] | None = None
+    closing: Callable[..., Tensor] | None = None
     zero_at_equality: bool = True
 
     def __post_init__(self) -> None:
@@ -43,6 +46,10 @@ class LossMetadata:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}, got {got!r}")
         if isinstance(self.needs, str):
             raise ValueError(f"needs: expected a tuple of names, got the text {self.needs!r}")
+        if (self.phi is None) != (self.closing is None):
+            raise ValueError("phi, closing: expected both or neither; closing takes phi's result for the teacher")
+        if self.phi is not None and "<" in getattr(self.phi, "__qualname__", "<"):
+            raise ValueError(f"phi: expected a function that a teacher can import, got {self.phi!r}; give it a name")
 
 
 def distils(
@@ -51,11 +58,12 @@ def distils(
     kind: Kind,
     needs: tuple[str, ...] = (),
     aligns: Aligns = "all",
-    phi: Callable[[Tensor], Tensor] | None = None,
+    phi: Callable[..., Tensor] | None = None,
+    closing: Callable[..., Tensor] | None = None,
     zero_at_equality: bool = True,
 ) -> Callable[[LossFunction], LossFunction]:
     """Attach a `LossMetadata` to a loss; the loss itself stays as it is."""
-    metadata = LossMetadata(paper, kind, needs, aligns, phi, zero_at_equality)
+    metadata = LossMetadata(paper, kind, needs, aligns, phi, closing, zero_at_equality)
 
     def attach(loss: LossFunction) -> LossFunction:
         setattr(loss, ATTRIBUTE, metadata)
@@ -68,3 +76,10 @@ def metadata_of(loss: Callable[..., Any]) -> LossMetadata | None:
     """The metadata of a loss, or None for one that was never decorated."""
     metadata = getattr(loss, ATTRIBUTE, None)
     return metadata if isinstance(metadata, LossMetadata) else None
+
+
+def phi_kwargs(loss: Callable[..., Any], phi: Callable[..., Tensor], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a loss that is called with `kwargs` gives to its phi: the arguments of phi's names, or their defaults."""
+    defaults = inspect.signature(loss).parameters
+    named = [one.name for one in inspect.signature(phi).parameters.values() if one.kind is one.KEYWORD_ONLY]
+    return {name: kwargs.get(name, defaults[name].default) for name in named}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from actors.losses import LossMetadata, metadata_of
+from actors.losses.metadata import phi_kwargs
 from tests.methods.golden import golden_input, golden_value
 
 Inputs = dict[str, Tensor]
@@ -178,6 +179,22 @@ def check_alignment(case: LossCase) -> None:
     assert (_refusal(case, _widened(inputs, dim=1)) is None) == (metadata.aligns != "all")
     if not case.on_logits:
         assert (_refusal(case, _widened(_with_places(inputs), dim=2)) is None) == (metadata.aligns == "nothing")
+
+
+def check_phi(case: LossCase, dtype: torch.dtype) -> None:
+    """The loss is what closes phi of the teacher, bit for bit, at the golden kwargs and at others."""
+    metadata = case.metadata
+    assert metadata is not None and metadata.phi is not None and metadata.closing is not None
+    inputs = _to(case.inputs(), dtype)
+    students = [inputs[name] for name in _students(inputs)]
+    teachers = [tensor for name, tensor in inputs.items() if name.startswith("teacher_")]
+    given = {**case.golden[0].kwargs, "reduction": "none"}
+    own = phi_kwargs(case.loss, metadata.phi, given)
+    for kwargs in (given, {**given, "reduction": "mean"}, {**given, **{name: 1.5 * own[name] for name in own}}):
+        reduced = metadata.phi(*teachers, **phi_kwargs(case.loss, metadata.phi, kwargs))
+        assert torch.equal(metadata.closing(*students, reduced, **kwargs), case.loss(**inputs, **kwargs))
+    alone = [metadata.phi(*(tensor[i : i + 1] for tensor in teachers), **own) for i in range(len(teachers[0]))]
+    assert torch.equal(torch.cat(alone), metadata.phi(*teachers, **own)), "phi is not row-wise"
 
 
 def check_signature(case: LossCase) -> None:

@@ -77,6 +77,12 @@ def test_alignment(case):
     kit.check_alignment(case)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@of_cases(tuple(case for case in CASES if case.metadata and case.metadata.phi))
+def test_phi_and_what_closes_it_are_the_loss(case, dtype):
+    kit.check_phi(case, dtype)
+
+
 @of_cases()
 def test_signature(case):
     kit.check_signature(case)

@@ -20,7 +20,7 @@ def test_the_decorator_changes_nothing_else():
     before = dict(vars(plain))
     decorated = distils(paper="A, 2020, arXiv 2001.00001", kind="feature", needs=("ids",), aligns="space")(plain)
     assert decorated is plain and plain(3, 1) == 2
-    expected = LossMetadata("A, 2020, arXiv 2001.00001", "feature", ("ids",), "space", None, True)
+    expected = LossMetadata("A, 2020, arXiv 2001.00001", "feature", ("ids",), "space")
     assert metadata_of(plain) == expected
     assert set(vars(plain)) - set(before) == {"distillation"}
 
@@ -35,6 +35,10 @@ def test_a_loss_without_the_decorator_has_no_metadata():
     [
         ({"kind": "respnse"}, "kind: expected one of response, feature, relation, got 'respnse'"),
         ({"kind": "feature", "aligns": "H"}, "aligns: expected one of all, space, nothing, got 'H'"),
+        (
+            {"kind": "feature", "phi": len},
+            "phi, closing: expected both or neither; closing takes phi's result for the teacher",
+        ),
         ({"kind": "feature", "needs": "ids"}, "needs: expected a tuple of names, got the text 'ids'"),
     ],
 )
@@ -42,6 +46,13 @@ def test_a_misspelt_field_is_refused(fields, text):
     with pytest.raises(ValueError) as error:
         distils(paper="A, 2020, arXiv 2001.00001", **fields)
     assert str(error.value) == text
+
+
+def test_a_phi_that_no_teacher_could_import_is_refused():
+    with pytest.raises(
+        ValueError, match=r"^phi: expected a function that a teacher can import, got <function .*lambda"
+    ):
+        distils(paper="A, 2020", kind="feature", phi=lambda features: features, closing=plain)
 
 
 def test_every_exported_name_resolves():

@@ -417,6 +417,13 @@ def test_a_rule_that_could_not_work_is_refused(overrides, text):
     assert refusal(*overrides).startswith(f"losses.soft.ensemble: {text}")
 
 
+@pytest.mark.parametrize("place", ["teacher", "student"])
+def test_a_loss_without_phi_has_nothing_to_reduce(place):
+    assert refusal(f"losses.soft.reduce={place}") == (
+        "losses.soft.reduce: actors.losses:kd_loss declares no phi, so there is nothing to reduce; leave it out"
+    )
+
+
 @pytest.mark.parametrize("rule", ["confidence", "entropy"])
 def test_a_rule_with_weights_of_its_own_takes_none(rule):
     text = refusal(f"losses.soft.ensemble={{target: {rule}, kwargs: {{weights: {{wide: 2}}}}}}")

@@ -140,6 +140,10 @@ losses.hard.ensemble=mean_losses
   losses.hard.ensemble: a loss on labels listens to no teacher and would ignore this; leave it out
 losses.hard.connector=a:b
   losses.hard.connector: a loss on labels listens to no teacher and would ignore this; leave it out
+losses.hard.reduce=teacher
+  losses.hard.reduce: a loss on labels listens to no teacher and would ignore this; leave it out
+losses.attention.reduce=stuednt
+  losses.attention.reduce: expected 'teacher' or 'student', got 'stuednt'
 losses.soft.connector=a:b
   losses.soft.connector: a connector joins taps and would be ignored on logits; leave it out
 losses.attention.on.teacher=stage2

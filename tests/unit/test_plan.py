@@ -1,15 +1,18 @@
 """What a config will do: the ladder, bytes per step and resources, by hand."""
 
+import io
 from functools import cache
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from actors.specs import ImportSpec, LossSpec, Resources, WeightSpec
 from orchestrator.checking import check
 from orchestrator.config import ExperimentConfig
 from orchestrator.ladder import alone_losses, ladder, teachers
-from orchestrator.plan import Need, make_plan
+from orchestrator.plan import Need, Teaching, make_plan
+from orchestrator.printing import print_plan
 
 DIGITS = Path(__file__).with_name("digits.yaml")
 CE = ImportSpec("actors.losses:cross_entropy_loss")
@@ -89,6 +92,35 @@ def test_bytes_per_step_by_hand():
     features_alone = [hint, "losses.soft.teachers=[wide]", "data.batch_size=100"]
     assert rung("student", *features_alone).teaching[1].bytes_per_step == 100 * (64 * 4 + 8)
     assert rung("alone").teaching == rung("wide").teaching == ()
+
+
+CNN = "{target: 'actors.models:plain_cnn', kwargs: {width: 8, stem_stride: 1}}"
+ATTENTION = (
+    f"teachers.wide.model={CNN}",
+    "teachers.wide.taps={late: stage1}",
+    f"student.model={CNN}",
+    "student.taps={late: stage1}",
+    "losses.attention={loss: 'actors.losses:attention_transfer_loss', on: {student: late, teacher: late}, "
+    "teachers: [wide]}",
+)
+
+
+def test_bytes_with_reductions_by_hand():
+    wide, deep = rung("student", *ATTENTION).teaching
+    label, places = "attention_map(late, exponent=2.0)", 8 * 8
+    reduced, raw = 40 + 4 * places + 8, 40 + 4 * 8 * places + 8
+    assert wide == Teaching("wide", ("logits", label), reduced, raw, 60 * reduced)
+    assert deep == Teaching("deep", ("logits",), 48, 48, 60 * 48)
+    at_student = rung("student", *ATTENTION, "losses.attention.reduce=student").teaching[0]
+    assert at_student == Teaching("wide", ("logits", "late"), raw, raw, 60 * raw)
+
+
+def test_the_plan_is_printed_with_bytes_per_sample_and_what_they_were_unreduced():
+    console = Console(record=True, width=200, file=io.StringIO())
+    print_plan(plan(*ATTENTION), console)
+    lines = [" ".join(line.split()) for line in console.export_text().splitlines()]
+    assert "student wide logits, attention_map(late, exponent=2.0) 304 B (unreduced 2.1 kB) 18.2 kB" in lines
+    assert "student deep logits 48 B 2.88 kB" in lines
 
 
 def test_steps_and_parameters():

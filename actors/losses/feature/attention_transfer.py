@@ -9,8 +9,29 @@ from actors.losses.reduction import Reduction, reduce
 from actors.losses.shapes import require_same_space
 
 
-# No phi: the map is row-wise, but depends on the exponent, a hyperparameter.
-@distils(paper="Zagoruyko and Komodakis, 2016, arXiv 1612.03928", kind="feature", aligns="space")
+def attention_map(features: Tensor, *, exponent: float) -> Tensor:
+    """(N, C, H, W) to (N, H * W): mean over the channels of |f|^exponent, of unit length in each sample."""
+    if not exponent >= 1:
+        raise ValueError(f"exponent: expected 1 at least, got {exponent}; below 1 the gradient at 0 is infinite")
+    energy = at_least_float32(features).abs().pow(exponent).mean(dim=1)
+    return functional.normalize(energy.flatten(start_dim=1), dim=1)
+
+
+def attention_closing(
+    student_features: Tensor, teacher_map: Tensor, *, exponent: float = 2.0, reduction: Reduction = "mean"
+) -> Tensor:
+    """The loss against the teacher's attention map."""
+    gap = attention_map(student_features, exponent=exponent) - teacher_map
+    return reduce(gap.square().mean(dim=1), reduction)
+
+
+@distils(
+    paper="Zagoruyko and Komodakis, 2016, arXiv 1612.03928",
+    kind="feature",
+    aligns="space",
+    phi=attention_map,
+    closing=attention_closing,
+)
 def attention_transfer_loss(
     student_features: Tensor,
     teacher_features: Tensor,
@@ -29,13 +50,5 @@ def attention_transfer_loss(
     Raises ValueError where N, H or W differ, the exponent is below 1, or the reduction is unknown.
     """
     require_same_space(student_features=student_features, teacher_features=teacher_features)
-    gap = attention_map(student_features, exponent) - attention_map(teacher_features, exponent)
-    return reduce(gap.square().mean(dim=1), reduction)
-
-
-def attention_map(features: Tensor, exponent: float) -> Tensor:
-    """(N, C, H, W) to (N, H * W): mean over the channels of |f|^exponent, of unit length in each sample."""
-    if not exponent >= 1:
-        raise ValueError(f"exponent: expected 1 at least, got {exponent}; below 1 the gradient at 0 is infinite")
-    energy = at_least_float32(features).abs().pow(exponent).mean(dim=1)
-    return functional.normalize(energy.flatten(start_dim=1), dim=1)
+    teacher_map = attention_map(teacher_features, exponent=exponent)
+    return attention_closing(student_features, teacher_map, exponent=exponent, reduction=reduction)

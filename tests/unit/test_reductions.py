@@ -1,0 +1,153 @@
+"""What a loss needs of a teacher is made at the teacher: the same student, bit for bit, and fewer bytes."""
+
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+
+from actors.criterion import Criterion
+from actors.knowledge import Knowledge, Position, TeacherRequest, merged, pack, unpack
+from actors.losses import attention_transfer_loss
+from actors.reductions import Reduction
+from actors.sources import LocalTeachers
+from actors.specs import ImportSpec, LossSpec, TapPair
+from actors.term import Outputs, Targets
+from tests.unit.digits_setup import HARD, batches, model, save_teacher, student, trainer
+
+MAP = "actors.losses.feature.attention_transfer:attention_map"
+ATTENTION = LossSpec(
+    "attention", ImportSpec("actors.losses:attention_transfer_loss"), TapPair("s", "t"), teachers=("a",)
+)
+HINT = replace(ATTENTION, name="hint", loss=ImportSpec("actors.losses:hint_loss"))
+MAP_OF_T = Reduction(MAP, ("t",), (("exponent", 2.0),))
+SMALL = model("actors.models:tiny_cnn", width=4, taps={"s": "stage1"})
+
+
+def by_exponent(spec: LossSpec, exponent: float) -> LossSpec:
+    return replace(spec, loss=replace(spec.loss, kwargs={"exponent": exponent}))
+
+
+@pytest.fixture
+def wide(tmp_path):
+    taps = {"t": "stage1", "u": "stage2"}
+    return save_teacher(tmp_path, "a", model("actors.models:plain_cnn", width=8, stem_stride=1, taps=taps))
+
+
+def request(teacher, *losses) -> TeacherRequest:
+    shapes = {"logits": (10,), "s": (4, 8, 8)}
+    (one,) = Criterion(losses, shapes, [teacher]).request(torch.zeros(2, dtype=torch.int64), Position())
+    return one
+
+
+def runs(tmp_path, teacher, *losses, source=None):
+    """The trained weights and the bytes that came, reduced at the teacher and at the student."""
+    results = []
+    for place in ("teacher", "student"):
+        taught = [replace(loss, reduce=place) for loss in losses]
+        training = trainer(student([teacher], [HARD, *taught], spec=SMALL), tmp_path / place, source)
+        state = training.run()
+        results.append((training.exported(), state.bytes_received / state.rows_trained))
+    return results
+
+
+@pytest.mark.parametrize("exponent", [2.0, 2.5])
+def test_attention_maps_made_at_the_teacher_give_the_same_student(tmp_path, wide, exponent):
+    assert wide.shapes["t"] == (8, 8, 8)
+    (there, few), (here, many) = runs(tmp_path, wide, by_exponent(ATTENTION, exponent))
+    assert there == here
+    assert (few, many) == (4 * 8 * 8, 4 * 8 * 8 * 8), "the map, and all its channels"
+
+
+def test_the_loss_at_a_reduced_feature_is_the_loss(wide):
+    (batch,) = batches(1)
+    features = torch.rand(24, 4, 8, 8)
+    for loss in (ATTENTION, by_exponent(ATTENTION, 3.0)):
+        terms = Criterion([loss], {"logits": (10,), "s": (4, 8, 8)}, [wide])
+        asked = terms.request(batch.labels, Position())
+        source = LocalTeachers.load([wide])
+        raw, sent = source.ask(batch, (TeacherRequest("a", False, ("t",)), *asked)).result()
+        assert list(sent.features) == [asked[0].reductions[0].name] and sent.logits is None
+        targets = Targets(batch.labels, torch.arange(24), {"a": sent})
+        value = terms(Outputs(torch.zeros(24, 10), {"s": features}), targets)[0]
+        assert torch.equal(value, attention_transfer_loss(features, raw.features["t"], **loss.loss.kwargs))
+
+
+def test_the_same_reduction_is_asked_for_once(wide):
+    again, cubic = replace(ATTENTION, name="again"), replace(by_exponent(ATTENTION, 3.0), name="cubic")
+    other = replace(cubic, on=TapPair("s", "u"))
+    assert request(wide, ATTENTION, again) == TeacherRequest("a", False, reductions=(MAP_OF_T,))
+    assert request(wide, ATTENTION, cubic).reductions == (MAP_OF_T, Reduction(MAP, ("t",), (("exponent", 3.0),)))
+    assert request(wide, ATTENTION, other).tapped == ("t", "u")
+
+
+def test_what_travels_as_it_is_is_not_sent_reduced_too(tmp_path, wide):
+    assert request(wide, ATTENTION, HINT) == TeacherRequest("a", False, ("t",))
+    elsewhere = replace(HINT, on=TapPair("s", "u"))
+    assert request(wide, ATTENTION, elsewhere) == TeacherRequest("a", False, ("u",), reductions=(MAP_OF_T,))
+    (there, few), (here, many) = runs(tmp_path, wide, ATTENTION, HINT)
+    assert there == here and few == many == 4 * 8 * 8 * 8
+
+
+def test_rows_of_several_requests_are_joined_and_reductions_kept():
+    some = TeacherRequest("a", False, (), (1, 3), (MAP_OF_T,))
+    assert merged([some, replace(some, rows=(3, 2))]) == TeacherRequest("a", False, (), (1, 2, 3), (MAP_OF_T,))
+    assert merged([some, TeacherRequest("a")]) == TeacherRequest("a", True, (), None, (MAP_OF_T,))
+
+
+def test_a_feature_that_would_not_shrink_travels_as_it_is(tmp_path):
+    one = save_teacher(tmp_path, "a", model("actors.models:plain_cnn", width=1, stem_stride=1, taps={"t": "stage1"}))
+    assert one.shapes["t"] == (1, 8, 8)
+    assert request(one, ATTENTION) == TeacherRequest("a", False, ("t",))
+    (there, few), (here, many) = runs(tmp_path, one, ATTENTION)
+    assert there == here and few == many
+
+
+def test_rows_that_a_rule_routes_are_reduced_too(wide):
+    routed = replace(
+        ATTENTION,
+        ensemble=ImportSpec("actors.ensemble:label_routing", {"routes": {"a": [0], "b": [1]}}),
+        teachers=("a", "b"),
+    )
+    pair = [wide, replace(wide, name="b")]
+    terms = Criterion([routed], {"logits": (10,), "s": (4, 8, 8)}, pair)
+    labels = torch.tensor([0, 1, 1])
+    asked = terms.request(labels, Position())
+    assert asked == (
+        TeacherRequest("a", False, (), (0,), (MAP_OF_T,)),
+        TeacherRequest("b", False, (), (1, 2), (MAP_OF_T,)),
+    )
+    features, raw = torch.rand(3, 4, 8, 8), torch.rand(3, 8, 8, 8)
+    known = {
+        one.teacher: Knowledge(one.teacher, None, MAP_OF_T({"t": raw[list(one.rows)]}), rows=one.rows) for one in asked
+    }
+    total, *_ = terms(Outputs(torch.zeros(3, 10), {"s": features}), Targets(labels, torch.arange(3), known))
+    torch.testing.assert_close(total, attention_transfer_loss(features, raw))
+
+
+def test_a_reduction_travels_in_requests_and_its_result_in_answers():
+    sent = pickle.loads(pickle.dumps(TeacherRequest("a", reductions=(MAP_OF_T,))))
+    assert sent == TeacherRequest("a", reductions=(MAP_OF_T,)) and hash(sent) == hash(sent)
+    assert MAP_OF_T.name == f"{MAP}(t, exponent=2.0)" and MAP_OF_T.label == "attention_map(t, exponent=2.0)"
+    made = MAP_OF_T({"t": torch.rand(3, 2, 4, 4)})
+    got = unpack(pack(Knowledge("a", None, made)))
+    assert torch.equal(got.features[MAP_OF_T.name], made[MAP_OF_T.name])
+
+
+def test_autograd_is_the_callers_business_in_reductions_too(wide):
+    teacher = LocalTeachers.load([wide])._teachers["a"]
+    pixels = torch.rand(3, 1, 8, 8, requires_grad=True)
+    answer = teacher.answer(
+        {"image": pixels}, TeacherRequest("a", False, reductions=(MAP_OF_T,)), batches(1)[0].digests[:3]
+    )
+    answer.features[MAP_OF_T.name].sum().backward()
+    assert pixels.grad is not None and bool((pixels.grad != 0).any())
+
+
+def sums(features):
+    return features.sum()
+
+
+def test_a_phi_that_is_not_row_wise_is_refused():
+    with pytest.raises(ValueError, match=r"test_reductions:sums: expected a result with the rows first, got \(\)"):
+        Reduction("tests.unit.test_reductions:sums", ("t",)).bytes_per_row({"t": (2, 4, 4)})
