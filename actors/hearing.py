@@ -16,6 +16,7 @@ from actors.losses import metadata_of
 from actors.losses.metadata import phi_kwargs
 from actors.reductions import Reduction, raw_bytes_per_row
 from actors.specs import LossSpec, TeacherSpec
+from actors.top_k import rebuilt, top_k_reduction
 
 
 class Hearing:
@@ -23,44 +24,64 @@ class Hearing:
 
     def __init__(self, loss: LossSpec, teacher: TeacherSpec) -> None:
         self._outputs = loss.outputs
+        self._top_k = loss.top_k is not None
+        self._num_classes = _num_classes(loss, teacher)
         self._reduction = reduction_of(loss)
-        reduced = self._reduction is not None and _shrinks(self._reduction, teacher)
-        sent = () if reduced else self._outputs
-        answers = metadata_of_rule(loss.ensemble, f"{loss.key}.ensemble").needs_answers
-        self.request = TeacherRequest(
-            teacher.name,
-            logits=LOGITS in sent or answers,
-            taps=tuple(output for output in sent if output != LOGITS),
-            reductions=(self._reduction,) if self._reduction is not None and reduced else (),
-        )
+        there = () if self._reduction is None or loss.reduce == "student" else (self._reduction,)
+        reductions = tuple(one for one in there if _shrinks(one, teacher))
+        sent = () if reductions else self._outputs
+        answers = metadata_of_rule(loss.ensemble, f"{loss.key}.ensemble").needs_answers and not self._top_k
+        taps = tuple(output for output in sent if output != LOGITS)
+        self.request = TeacherRequest(teacher.name, LOGITS in sent or answers, taps, reductions=reductions)
 
     def target(self, knowledge: Knowledge) -> Tensor:
         """What the loss compares the student with, of an answer to the request or to a larger one."""
         if self._reduction is None:
             return knowledge.tensors[self._outputs[0]]
-        return self._reduction.found(knowledge.tensors)[0]
+        found = self._reduction.found(knowledge.tensors)
+        return rebuilt(*found, num_classes=self._num_classes) if self._top_k else found[0]
+
+    def logits(self, knowledge: Knowledge) -> Tensor:
+        """The teacher's logits as this loss hears them, for a rule that weighs by them."""
+        return self.target(knowledge) if self._top_k else knowledge.tensors[LOGITS]
 
 
 def closing_of(loss: LossSpec) -> Callable[..., Any]:
     """The loss itself, or, where phi has reduced the teacher's side, what it closes with."""
     function = loss.loss.resolve()
     metadata = metadata_of(function)
-    if metadata is None or metadata.closing is None or reduction_of(loss) is None:
-        return function
-    return metadata.closing
+    return metadata.closing if metadata and metadata.closing and _runs_phi(loss) else function
 
 
 def reduction_of(loss: LossSpec) -> Reduction | None:
-    """The phi that its loss declares, with the arguments that are phi's; None where the student's side does it all."""
+    """The largest logits, or the phi that its loss declares, with the arguments that are phi's."""
+    if loss.top_k is not None:
+        return top_k_reduction(loss.top_k)
     function = loss.loss.resolve()
     metadata = metadata_of(function)
-    one_target = metadata_of_rule(loss.ensemble, f"{loss.key}.ensemble").gives == "target"
-    if metadata is None or metadata.phi is None or one_target or loss.reduce == "student":
+    if metadata is None or metadata.phi is None or not _runs_phi(loss):
         return None
-    phi = metadata.phi
-    kwargs = phi_kwargs(function, phi, loss.loss.kwargs)
-    return Reduction(f"{phi.__module__}:{phi.__qualname__}", loss.outputs, tuple(sorted(kwargs.items())))
+    kwargs = phi_kwargs(function, metadata.phi, loss.loss.kwargs)
+    target = f"{metadata.phi.__module__}:{metadata.phi.__qualname__}"
+    return Reduction(target, loss.outputs, tuple(sorted(kwargs.items())))
+
+
+def _runs_phi(loss: LossSpec) -> bool:
+    """Whether a phi would run apart from its loss: not where a rule makes one target of what all teachers send."""
+    one_target = metadata_of_rule(loss.ensemble, f"{loss.key}.ensemble").gives == "target"
+    return loss.top_k is None and loss.reduce != "student" and not one_target
 
 
 def _shrinks(reduction: Reduction, teacher: TeacherSpec) -> bool:
     return reduction.bytes_per_row(teacher.shapes) < raw_bytes_per_row(reduction.outputs, teacher.shapes)
+
+
+def _num_classes(loss: LossSpec, teacher: TeacherSpec) -> int:
+    """Raises ValueError where the classes of which the largest are wanted are no more than these."""
+    (num_classes,) = teacher.shapes[LOGITS]
+    if loss.top_k is not None and loss.top_k >= num_classes:
+        raise ValueError(
+            f"{loss.key}.top_k: expected fewer than the {num_classes} classes of teacher {teacher.name!r}, "
+            f"got {loss.top_k}; leave it out to hear all"
+        )
+    return num_classes

@@ -168,7 +168,8 @@ class TapPair:
 class LossSpec:
     """One weighted loss of a criterion and whom it listens to. `teachers` is empty for a loss on labels.
 
-    `reduce`: where the teacher's side of a loss that declares phi is reduced; None: at the teacher. `section`: the
+    `top_k`: of each teacher's logits it hears the largest alone, and the mass of the others. `reduce`: where the
+    teacher's side is reduced to these, or by the phi that the loss declares; None: at the teacher. `section`: the
     config key of the losses that it is one of.
     """
 
@@ -179,6 +180,7 @@ class LossSpec:
     teachers: tuple[str, ...] = ()
     ensemble: ImportSpec = ImportSpec("actors.ensemble:mean_losses")
     connector: ImportSpec | None = None
+    top_k: int | None = None
     reduce: Literal["teacher", "student"] | None = None
     section: str = "losses"
 

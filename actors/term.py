@@ -124,8 +124,7 @@ class Term(nn.Module):
         return replace(self._weighted_by_row(outputs, targets, weights), objective=added)
 
     def _answers(self, targets: Targets) -> list[Tensor]:
-        logits = (targets.knowledge[teacher.name].logits for teacher in self.teachers)
-        return [one for one in logits if one is not None]
+        return [hearing.logits(targets.knowledge[hearing.request.teacher]) for hearing in self.hearings]
 
     def _weighted(self, outputs: Outputs, targets: Targets, weights: Tensor) -> Tensor:
         # Not whoever has answered: another loss may hear more teachers on one worker than on another, and all workers

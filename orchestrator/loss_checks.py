@@ -79,13 +79,15 @@ def _check_loss(path: str, loss: LossConfig, rung: _Rung) -> Problems:
         return
     if loss.on == "logits" and loss.connector is not None:
         yield f"{path}.connector", "a connector joins taps and would be ignored on logits; leave it out"
+    if loss.on != "logits" and loss.top_k is not None:
+        yield f"{path}.top_k", "the largest are heard of logits alone, this loss is on taps; leave it out"
     teachers = {name: rung.above[name] for name in loss.listeners(rung.default_teachers)}
     yield from _check_taps(path, loss, rung, teachers)
     yield from _check_ensemble(path, loss, teachers)
 
 
 def _check_on_labels(path: str, loss: LossConfig) -> Problems:
-    for key in ("teachers", "ensemble", "connector", "reduce"):
+    for key in ("teachers", "ensemble", "connector", "top_k", "reduce"):
         if getattr(loss, key) is not None:
             yield (
                 f"{path}.{key}",

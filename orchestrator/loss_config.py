@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
 from actors.specs import ImportSpec, LossSpec, TapPair, WeightSpec
-from orchestrator.fields import Names, Number, Section, expects
+from orchestrator.fields import Names, Number, PositiveInt, Section, expects
 from orchestrator.problems import ConfigError, unknown
 from orchestrator.sections import EnsembleConfig, ImportConfig, RampConfig, TapPairConfig
 
@@ -48,7 +48,7 @@ Loss = Annotated[
 
 
 class LossConfig(Section):
-    """Without `teachers` it listens to the rung above. On labels, to none: the last four keys stay null."""
+    """Without `teachers` it listens to the rung above. On labels, to none: the last five keys stay null."""
 
     loss: Loss
     """A pure function of (student, teacher) tensors, or of (student, labels), as `module:attribute`."""
@@ -64,8 +64,12 @@ class LossConfig(Section):
     """How several teachers become one target; null: mean_losses."""
     connector: ImportConfig | None = None
     """A module (student shape, teacher shape) -> nn.Module; null: chosen by the shapes."""
+    top_k: PositiveInt | None = None
+    """Of a loss on logits: the k largest of each teacher's are heard, and the mass of the others, which they share
+    evenly; null: all."""
     reduce: Literal["teacher", "student"] | None = None
-    """Where the teacher's side of a loss that declares `phi` is reduced; null: at the teacher, so that less travels."""
+    """Where the teacher's side is reduced, by `top_k` or by the `phi` that the loss declares; null: at the teacher, so
+    that less travels."""
 
     @model_validator(mode="before")
     @classmethod
@@ -91,6 +95,7 @@ class LossConfig(Section):
             weight=self._weight(),
             teachers=self.listeners(default_teachers),
             connector=self.connector.spec() if self.connector else None,
+            top_k=self.top_k,
             reduce=self.reduce,
             section=section,
         )

@@ -51,7 +51,8 @@ def check_losses(spec: StudentSpec, where: str, inputs: Mapping[str, Tensor]) ->
 def _check_reduction(loss: LossSpec) -> None:
     if loss.reduce is not None and reduction_of(replace(loss, reduce=None)) is None:
         raise ValueError(
-            f"{loss.key}.reduce: {loss.loss.target} declares no phi, so there is nothing to reduce; leave it out"
+            f"{loss.key}.reduce: {loss.loss.target} declares no phi, so there is nothing to reduce; leave it out, or "
+            "give a top_k to a loss on logits"
         )
 
 

@@ -42,6 +42,20 @@ A loss is written as `loss: "actors.losses:kd_loss"`, its arguments as `kwargs`;
 `ensemble`. *Needs* says what a method wants to have of each teacher (its logits, or a tap), of the batch (labels) or of
 the run. *Per sample*: of a loss, that it has a value for every sample, and so works where only some rows have labels
 and under rules that weigh samples; of a rule, that it does weigh samples.
+
+## What travels
+
+What a loss makes of a feature by itself is made at the teacher where that is smaller: for `attention_transfer_loss`
+maps travel. `reduce: student` sends the feature, to compare, or to try other arguments of the loss on the same
+answers.
+
+With `top_k: 16` any loss on logits hears of each teacher the 16 largest, their classes, and the logsumexp of the
+others: 100 bytes a sample where 1,000 classes take 4,000. The student rebuilds logits in which the others share their
+mass evenly, so that every such loss and every ensemble rule works on them. *Kept*: at temperature 1 the 16 largest
+probabilities and the mass of the others are the teacher's. *Given up*: which of the others is likelier than another;
+and at temperatures above 1 the others get more mass than the teacher gives them, at the cost of the 16 (`standardize`
+and correlations, as of `dist_loss`, differ too). Under a class map they are the largest of the classes that the
+teacher knows.
 """
 
 

@@ -417,10 +417,29 @@ def test_a_rule_that_could_not_work_is_refused(overrides, text):
     assert refusal(*overrides).startswith(f"losses.soft.ensemble: {text}")
 
 
+@pytest.mark.parametrize("k", [10, 11, 1000])
+def test_there_must_be_more_classes_than_are_heard(k):
+    assert refusal(f"losses.soft.top_k={k}") == (
+        f"losses.soft.top_k: expected fewer than the 10 classes of teacher 'wide', got {k}; leave it out to hear all"
+    )
+    few = f"teachers.few={{{MLP % 'width: 8, num_classes: 3'}, class_map: [1, 5, 2], {TRAIN}}}"
+    text = refusal(few, "losses.soft.top_k=3", "losses.soft.ensemble=mean_losses")
+    assert text.startswith("losses.soft.top_k: expected fewer than the 3 classes of teacher 'few', got 3")
+
+
+@pytest.mark.parametrize("rule", ENSEMBLE_RULES)
+def test_every_rule_works_on_the_largest_logits(rule):
+    kwargs = "{routes: {wide: [0, 1], deep: [2]}}" if rule == "label_routing" else "{}"
+    assert (
+        checked("losses.soft.top_k=2", f"losses.soft.ensemble={{target: {rule}, kwargs: {kwargs}}}").num_classes == 10
+    )
+
+
 @pytest.mark.parametrize("place", ["teacher", "student"])
 def test_a_loss_without_phi_has_nothing_to_reduce(place):
     assert refusal(f"losses.soft.reduce={place}") == (
-        "losses.soft.reduce: actors.losses:kd_loss declares no phi, so there is nothing to reduce; leave it out"
+        "losses.soft.reduce: actors.losses:kd_loss declares no phi, so there is nothing to reduce; leave it out, "
+        "or give a top_k to a loss on logits"
     )
 
 

@@ -140,6 +140,12 @@ losses.hard.ensemble=mean_losses
   losses.hard.ensemble: a loss on labels listens to no teacher and would ignore this; leave it out
 losses.hard.connector=a:b
   losses.hard.connector: a loss on labels listens to no teacher and would ignore this; leave it out
+losses.hard.top_k=3
+  losses.hard.top_k: a loss on labels listens to no teacher and would ignore this; leave it out
+losses.soft.top_k=0
+  losses.soft.top_k: expected a positive integer, got 0
+losses.attention.top_k=3
+  losses.attention.top_k: the largest are heard of logits alone, this loss is on taps; leave it out
 losses.hard.reduce=teacher
   losses.hard.reduce: a loss on labels listens to no teacher and would ignore this; leave it out
 losses.attention.reduce=stuednt

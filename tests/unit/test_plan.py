@@ -1,6 +1,7 @@
 """What a config will do: the ladder, bytes per step and resources, by hand."""
 
 import io
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -113,6 +114,15 @@ def test_bytes_with_reductions_by_hand():
     assert deep == Teaching("deep", ("logits",), 48, 48, 60 * 48)
     at_student = rung("student", *ATTENTION, "losses.attention.reduce=student").teaching[0]
     assert at_student == Teaching("wide", ("logits", "late"), raw, raw, 60 * raw)
+
+
+def test_bytes_of_the_largest_logits_by_hand():
+    wide, deep = rung("student", "losses.soft.top_k=3").teaching
+    sent = 3 * 4 + 3 * 2 + 4 + 8
+    assert wide == Teaching("wide", ("top_k(logits, k=3)",), sent, 48, 60 * sent)
+    assert replace(deep, teacher="wide") == wide
+    too_many = rung("student", "losses.soft.top_k=6").teaching[0]
+    assert too_many == Teaching("wide", ("logits",), 48, 48, 60 * 48), "6 of 10 are no smaller than all"
 
 
 def test_the_plan_is_printed_with_bytes_per_sample_and_what_they_were_unreduced():
