@@ -105,8 +105,8 @@ class TeacherSpec:
     """One teacher. `weights` is a file; `class_map[j]` is the data's class that output j stands for.
 
     `shapes`: of its logits and of the feature at each tap, `input_shape`: of what its model is given; all without the
-    rows. `compile`: a backend of torch.compile. `replicas`: at first, and the fewest; `most_replicas`: to which the pool
-    may grow (None: it does not). `actor`: teachers of one name live in the same actors.
+    rows. `compile`: a backend of torch.compile. `replicas`: at first, and the fewest; `most_replicas`: to which the
+    pool may grow (None: it does not). `actor`: teachers of one name live in the same actors.
     """
 
     name: str
