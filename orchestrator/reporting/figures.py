@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
-WIDTH_IN = 5.2
+WIDTH_IN, WIDE_IN = 5.2, 13.0
 SERIES = ("one", "two", "three", "four", "five", "six")
 PARTS = ("data", "wait", "forward", "backward", "evaluation", "checkpoint")
 _VARIABLES = ("ink", "faint", "student", "alone", *SERIES, *PARTS)
@@ -91,13 +91,16 @@ class Look:
 
 @dataclass(frozen=True)
 class Figure:
-    """`reading` says how to read it; `legend` names what is drawn, each with its look: as markers or as lines."""
+    """`reading` says how to read it; `legend` names what is drawn, each with its look: as markers or as lines. A wide
+    one is as wide as the page, and scrolls where that is narrow.
+    """
 
     title: str
     reading: str
     svg: Markup
     legend: Sequence[tuple[str, Look]] = ()
     is_marked: bool = False
+    is_wide: bool = False
 
 
 def looks(models: Sequence[Values]) -> dict[str, Look]:
@@ -124,13 +127,13 @@ def numbered(number: int) -> Look:
 
 
 @contextmanager
-def canvas(height_in: float, panels: int = 1) -> Iterator[tuple[Drawing, list[Axes]]]:
+def canvas(height_in: float, panels: int = 1, *, width_in: float = WIDTH_IN) -> Iterator[tuple[Drawing, list[Axes]]]:
     """A drawing of panels, one above the other."""
     import matplotlib
     from matplotlib.figure import Figure as Drawing
 
     with matplotlib.rc_context(_RC):
-        drawing = Drawing(figsize=(WIDTH_IN, height_in), layout="constrained")
+        drawing = Drawing(figsize=(width_in, height_in), layout="constrained")
         yield drawing, list(drawing.subplots(panels, 1, squeeze=False)[:, 0])
 
 
@@ -150,6 +153,7 @@ def as_svg(drawing: Drawing, slug: str, label: str) -> Markup:
     text = re.sub(r'\bid="([^"]+)"', rf'id="{slug}-\1"', text)
     text = text.replace("xlink:href", "href").replace("url(#", f"url(#{slug}-").replace('href="#', f'href="#{slug}-')
     text = re.sub(r"font: (?:(\d+) )?([\d.]+)px[^;\"]*", _font, text)
+    text = re.sub(r'(?<= d=")[^"]+', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path.group()), text)
     for name, paint in PAINT.items():
         text = text.replace(paint, f"var(--{name})")
     return Markup(text)

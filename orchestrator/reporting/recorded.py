@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from actors.serving import timeline_file
 from actors.specs import ANSWERS_FILE
 from actors.storage import Folder
 from orchestrator import document
@@ -71,6 +72,11 @@ class RecordedRun:
 
         table = parquet.read_table(self.folder.file(ANSWERS_FILE))
         return {name: table[name].to_numpy() for name in table.column_names}
+
+    def timelines(self, rung: str) -> list[Values]:
+        """Who worked when in one epoch of a rung, by rank; none where nobody recorded it."""
+        files = Path(self.folder.path, "rungs", rung).glob(timeline_file("*"))
+        return [json.loads(file.read_text()) for file in sorted(files, key=lambda file: (len(file.name), file.name))]
 
     def right(self, model: str) -> np.ndarray:
         """Whether a model is right, per test sample."""

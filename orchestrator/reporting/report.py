@@ -15,9 +15,9 @@ from actors.storage import Folder
 from orchestrator.document import dump
 from orchestrator.live import duration
 from orchestrator.printing import bytes_text
-from orchestrator.reporting import compared, plots, verdict
+from orchestrator.reporting import compared, lanes, plots, serving, verdict
 from orchestrator.reporting.figures import Figure, Look, looks
-from orchestrator.reporting.recorded import RecordedRun, finished_beside, read_run
+from orchestrator.reporting.recorded import RecordedRun, Values, finished_beside, read_run
 from orchestrator.reporting.removal import removals
 from orchestrator.result import REPORT_FILE, STUDENT_FILE
 
@@ -42,7 +42,8 @@ def _write(path: str, template: str, content: Mapping[str, Any]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     pages = Environment(loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    pages.filters |= {"percent": verdict.percent, "bytes": bytes_text, "duration": duration, "count": _count}
+    words = {"percent": verdict.percent, "share": serving.share_text, "bytes": bytes_text}
+    pages.filters |= {**words, "time": serving.time_text, "duration": duration, "count": _count}
     target = Path(path).absolute()
     Folder(str(target.parent)).write(target.name, pages.get_template(template).render(content).encode())
     return str(target)
@@ -69,6 +70,7 @@ def _of_one(run: RecordedRun) -> dict[str, Any]:
         "weights": plots.teacher_weights(run.student_rung["history"], look),
         "figures": _figures(run, look),
         "pictures": [{**one, "data": _picture(run, one["image"])} for one in run.result["disagreements"]],
+        "servings": [one for one in (_served(run, rung, look) for rung in reversed(run.rungs)) if one],
         "config": dump(run.document),
         "loading": _loading(run),
     }
@@ -97,6 +99,22 @@ def _figures(run: RecordedRun, look: Mapping[str, Look]) -> list[Figure]:
             plots.losses(teachers, look, "Teachers' losses"),
         ]
     return found
+
+
+def _served(run: RecordedRun, rung: Values, look: Mapping[str, Look]) -> dict[str, Any]:
+    """How its teachers served a rung; empty where nothing says."""
+    pool, workers, timelines = rung.get("pool"), serving.by_worker(rung["history"]), run.timelines(rung["name"])
+    if not pool and not any(workers) and not timelines:
+        return {}
+    over_time = lanes.replicas(rung["name"], pool, sum(rung["seconds"].values()), look) if pool else None
+    return {
+        "rung": rung["name"],
+        "said": serving.sentences(rung["name"], workers, pool),
+        "rows": serving.rows(workers, pool),
+        "replicas": over_time,
+        "events": pool["events"] if pool else [],
+        "figures": lanes.epoch_figures(rung["name"], timelines, look),
+    }
 
 
 def _of_several(runs: Sequence[RecordedRun]) -> dict[str, Any]:
