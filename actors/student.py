@@ -1,14 +1,13 @@
 """A student in training, plain torch: one rung on one worker of a group. Imports no Ray.
 
-`Worker` says which of the group this is; `StudentTrainer` trains, checkpoints and goes on from a checkpoint with the
-same steps.
+`StudentTrainer` trains, checkpoints and goes on from a checkpoint with the same steps.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
@@ -45,17 +44,9 @@ from actors.training_state import (
 )
 from actors.views import MapDataset
 from actors.weights import weights_as_bytes
+from actors.worker import Worker
 
 REPORT_EVERY_S = 0.5
-
-
-@dataclass(frozen=True)
-class Worker:
-    """One of a group of student workers."""
-
-    rank: int = 0
-    world_size: int = 1
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 class StudentTrainer:
@@ -178,10 +169,8 @@ class StudentTrainer:
             return self._parallel(prepared, targets)
 
     def _evaluate(self) -> dict[str, float]:
-        if self.worker.world_size > 1:
-            averaged_too = () if self._average is None else self._average.module.buffers()
-            for buffer in (*self._distillation.buffers(), *averaged_too):
-                torch.distributed.broadcast(buffer, src=0)
+        averaged_too = () if self._average is None else self._average.module.buffers()
+        self.worker.take_over((*self._distillation.buffers(), *averaged_too))
         return score_rows(
             self.student.eval(),
             self.spec.model.input,
@@ -222,26 +211,15 @@ class StudentTrainer:
         self._epoch_began_s = self._stopwatch.total
         if epoch == self._shown_epoch:
             self._show(self._source.log.timeline())
-        of_all = [own] * self.worker.world_size
-        if self.worker.world_size > 1:
-            torch.distributed.all_gather_object(of_all, own)
-        return of_all
+        return self.worker.of_all(own)
 
     def _first_epochs(self, epoch: int) -> set[str]:
         criterion = self._distillation.criterion
         return set(criterion.active(epoch)) - {name for earlier in range(epoch) for name in criterion.active(earlier)}
 
     def _average_terms(self) -> None:
-        self.state.terms = self._over_workers(self.state.terms)
-        self.state.weights = self._over_workers(self.state.weights)
-
-    def _over_workers(self, numbers: Numbers) -> Numbers:
-        """Each number's mean over the workers."""
-        if self.worker.world_size == 1:
-            return numbers
-        sums = torch.tensor(list(numbers.values()), dtype=torch.float64, device=self.worker.device)
-        torch.distributed.all_reduce(sums)
-        return dict(zip(numbers, (sums / self.worker.world_size).tolist(), strict=True))
+        self.state.terms = self.worker.mean(self.state.terms)
+        self.state.weights = self.worker.mean(self.state.weights)
 
     @property
     def _images_per_s(self) -> float:

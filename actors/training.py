@@ -20,8 +20,9 @@ from actors.serving import timeline_file
 from actors.sources import LocalTeachers, TeacherSource
 from actors.specs import StudentSpec
 from actors.storage import Folder
-from actors.student import StudentTrainer, Worker
+from actors.student import StudentTrainer
 from actors.training_state import TrainingState
+from actors.worker import Worker
 
 WEIGHTS_FILE = "weights.safetensors"
 OUTCOME_FILE = "outcome.json"

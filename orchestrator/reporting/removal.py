@@ -25,9 +25,9 @@ BY_TEACHER = ("weights", "routes")
 """What an ensemble rule's kwargs have by teacher."""
 
 # None of these changes which student a seed gives.
-_ELSEWHERE = {"name", "storage", "source", "answer_timeout_s", "tracking", "teachers", "losses"}
+_ELSEWHERE = {"name", "storage", "source", "answer_timeout_s", "inputs", "tracking", "teachers", "losses"}
 _OF_A_STUDENT = {"resources", "window", "checkpoint_every_steps", "alone", "losses"}
-_OF_A_TEACHER = {"resources", "replicas", "train", "checkpoint"}
+_OF_A_TEACHER = {"resources", "replicas", "actor", "train", "checkpoint"}
 
 
 @dataclass(frozen=True)

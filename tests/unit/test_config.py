@@ -36,7 +36,7 @@ def test_to_yaml_shows_every_default():
     assert written["teachers"]["resnet"]["train"]["batch_size"] == 128
     assert written["teachers"]["resnet"]["train"]["seed"] == 5
     assert written["teachers"]["resnet"]["chunk"] == 32
-    assert written["student"]["alone"] is True and written["student"]["window"] == 2
+    assert written["student"]["alone"] is True and written["student"]["window"] == "auto"
     assert written["losses"]["attention"]["ensemble"] == {
         "target": "actors.ensemble:mean_losses",
         "kwargs": {},

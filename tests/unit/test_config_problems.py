@@ -42,7 +42,7 @@ data.num_views=frehs
 student.epochs=
   student.epochs: expected a positive integer, got null
 student.window=-1
-  student.window: expected an integer of at least 0, got -1
+  student.window: expected an integer of at least 0 or `auto`, got -1
 student.precision=fp23
   student.precision: expected 'fp32' or 'bf16', got 'fp23'
 student.alone=on

@@ -92,7 +92,7 @@ def root(name: str) -> str:
 
 
 def test_the_walk_of_the_imports_sees_what_is_there():
-    assert "ray" in loaded("actors.pool") and "torch" in loaded("actors.data")
+    assert "ray" in loaded("actors.pool.keeper") and "torch" in loaded("actors.data")
     assert "ray" in loaded("orchestrator.experiment") and "numpy" in loaded("actors.fingerprints")
     assert "orchestrator.config" in every_import("orchestrator.loss_checks"), "TYPE_CHECKING counts"
     assert "ray.train" in every_import("actors.training"), "imports in functions count"

@@ -106,7 +106,7 @@ def test_killed_between_the_last_step_of_an_epoch_and_its_end(tmp_path, spec):
     """The checkpoint of the epoch's last step is there, the one of its end is not."""
     spec = changed(spec, checkpoint_every_steps=4, **SCHEDULERS["MultiStepLR"])
     training = trainer(spec, tmp_path / "run")
-    training._train_epoch(0)
+    training._train_epoch(0, training._stream())
     going_on = trainer(spec, tmp_path / "run")
     assert going_on.state.position == Position(0, 4) and going_on.state.history == []
     going_on.run()

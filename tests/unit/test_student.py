@@ -272,7 +272,7 @@ def test_knowledge_of_other_pixels_stops_the_run(tmp_path):
     teacher = save_teacher(tmp_path)
 
     def swapped(batch, known: Knowledge) -> Knowledge:
-        return replace(known, digests=known.digests[::-1]) if batch.position.step == 2 else known
+        return replace(known, digests=batch.digests[::-1]) if batch.position.step == 2 else known
 
     training = trainer(student([teacher], [SOFT]), tmp_path / "a", Odd(LocalTeachers.load([teacher]), swapped))
     with pytest.raises(KnowledgeError, match="'wide' judged other pixels"):
