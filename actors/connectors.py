@@ -18,7 +18,7 @@ from actors.knowledge import LOGITS
 from actors.probe import probe, row_shape
 from actors.specs import ImportSpec, Shape
 
-Aligns = Literal["all", "space", "nothing"]
+Aligns = Literal["all", "space", "channels", "nothing"]
 
 
 class SpatialResize(nn.Module):
@@ -50,8 +50,8 @@ def connect(
 ) -> nn.Module:
     """A module that takes student features to where they agree with the teacher's in what the loss `aligns`.
 
-    `all`: the shapes must be equal; `space`: all but the channels; `nothing`: any two shapes will do. A
-    `connector` of the user's is called with both shapes and its kwargs, and held to the same rule. Weights
+    `all`: the shapes must be equal; `space`: all but the channels; `channels`: their number; `nothing`: any two shapes
+    will do. A `connector` of the user's is called with both shapes and its kwargs, and held to the same rule. Weights
     are drawn from torch's generator. `where` is the config key of the loss. Raises ValueError where none is
     known.
     """
@@ -63,19 +63,23 @@ def connect(
     if agree(student_shape, teacher_shape, aligns):
         return nn.Identity()
     match student_shape, teacher_shape:
-        case (channels,), (out_channels,):
-            return nn.Linear(channels, out_channels)
-        case (length, channels), (out_length, out_channels) if length == out_length:
-            return nn.Linear(channels, out_channels)
+        case (in_channels,), (out_channels,):
+            return nn.Linear(in_channels, out_channels)
+        case (length, in_channels), (out_length, out_channels) if length == out_length:
+            return nn.Linear(in_channels, out_channels)
         case (_, _, _), (_, _, _):
             return connect_maps(student_shape, teacher_shape, aligns)
-    expected = "equal shapes" if aligns == "all" else "shapes equal but for the channels"
+    expected = {"all": "equal shapes", "channels": "equal numbers of channels"}.get(
+        aligns, "shapes equal but for the channels"
+    )
     raise ValueError(f"{where}: the loss needs {expected}, got {taps}; tap other modules or give {where}.connector")
 
 
 def agree(student_shape: Shape, teacher_shape: Shape, aligns: Aligns) -> bool:
     if aligns == "all":
         return student_shape == teacher_shape
+    if aligns == "channels":
+        return len(student_shape) == len(teacher_shape) and channels(student_shape) == channels(teacher_shape)
     return aligns == "nothing" or space(student_shape) == space(teacher_shape)
 
 
@@ -84,14 +88,18 @@ def space(shape: Shape) -> Shape:
     return shape[:1] if len(shape) == 2 else shape[1:]
 
 
+def channels(shape: Shape) -> int:
+    return shape[-1] if len(shape) == 2 else shape[0]
+
+
 def connect_maps(student_shape: Shape, teacher_shape: Shape, aligns: Aligns) -> nn.Module:
-    channels, height, width = student_shape
+    in_channels, height, width = student_shape
     out_channels, out_height, out_width = teacher_shape
     parts: list[nn.Module] = []
-    if channels != out_channels and aligns == "all":
+    if in_channels != out_channels and aligns != "space":
         # With a bias: no norm follows that would give the teacher's mean.
-        parts.append(nn.Conv2d(channels, out_channels, kernel_size=1))
-    if (height, width) != (out_height, out_width):
+        parts.append(nn.Conv2d(in_channels, out_channels, kernel_size=1))
+    if (height, width) != (out_height, out_width) and aligns != "channels":
         shrinks = out_height * out_width < height * width
         # The two commute, so the convolution stands where the map is smaller.
         parts.insert(0 if shrinks else len(parts), SpatialResize((out_height, out_width)))

@@ -46,8 +46,8 @@ class Criterion(nn.Module):
 
     def student_taps(self, names: Iterable[str]) -> tuple[str, ...]:
         """The taps of the student that the terms `names` learn at."""
-        taps = (term.student_tap for name, term in self.named_terms() if name in set(names))
-        return tuple(dict.fromkeys(tap for tap in taps if tap is not None))
+        taken = [term for name, term in self.named_terms() if name in set(names)]
+        return tuple(dict.fromkeys(tap for term in taken for tap in term.student_taps))
 
     def forward(self, outputs: Outputs, targets: Targets) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
         """The weighted sum, each active term's own value, unweighted, and the weights of its teachers."""

@@ -28,22 +28,22 @@ class Hearing:
         self._num_classes = _num_classes(loss, teacher)
         self._reduction = reduction_of(loss)
         there = () if self._reduction is None or loss.reduce == "student" else (self._reduction,)
-        reductions = tuple(one for one in there if _shrinks(one, teacher))
+        reductions = tuple(one for one in there if _shrinks(one, teacher, loss.key))
         sent = () if reductions else self._outputs
         answers = metadata_of_rule(loss.ensemble, f"{loss.key}.ensemble").needs_answers and not self._top_k
         taps = tuple(output for output in sent if output != LOGITS)
         self.request = TeacherRequest(teacher.name, LOGITS in sent or answers, taps, reductions=reductions)
 
-    def target(self, knowledge: Knowledge) -> Tensor:
+    def target(self, knowledge: Knowledge) -> tuple[Tensor, ...]:
         """What the loss compares the student with, of an answer to the request or to a larger one."""
         if self._reduction is None:
-            return knowledge.tensors[self._outputs[0]]
+            return tuple(knowledge.tensors[output] for output in self._outputs)
         found = self._reduction.found(knowledge.tensors)
-        return rebuilt(*found, num_classes=self._num_classes) if self._top_k else found[0]
+        return (rebuilt(*found, num_classes=self._num_classes),) if self._top_k else found
 
     def logits(self, knowledge: Knowledge) -> Tensor:
         """The teacher's logits as this loss hears them, for a rule that weighs by them."""
-        return self.target(knowledge) if self._top_k else knowledge.tensors[LOGITS]
+        return self.target(knowledge)[0] if self._top_k else knowledge.tensors[LOGITS]
 
 
 def closing_of(loss: LossSpec) -> Callable[..., Any]:
@@ -72,8 +72,12 @@ def _runs_phi(loss: LossSpec) -> bool:
     return loss.top_k is None and loss.reduce != "student" and not one_target
 
 
-def _shrinks(reduction: Reduction, teacher: TeacherSpec) -> bool:
-    return reduction.bytes_per_row(teacher.shapes) < raw_bytes_per_row(reduction.outputs, teacher.shapes)
+def _shrinks(reduction: Reduction, teacher: TeacherSpec, where: str) -> bool:
+    try:
+        reduced = reduction.bytes_per_row(teacher.shapes)
+    except Exception as error:
+        raise ValueError(f"{where}: {reduction.label} failed for {teacher.name!r}: {error}") from error
+    return reduced < raw_bytes_per_row(reduction.outputs, teacher.shapes)
 
 
 def _num_classes(loss: LossSpec, teacher: TeacherSpec) -> int:

@@ -158,10 +158,18 @@ class WeightSpec:
 
 @dataclass(frozen=True)
 class TapPair:
-    """Which student tap learns from which teacher tap."""
+    """Which student tap learns from which teacher tap; or two taps of each, for a loss on how two layers relate."""
 
-    student: str
-    teacher: str
+    student: str | tuple[str, str]
+    teacher: str | tuple[str, str]
+
+    @property
+    def student_taps(self) -> tuple[str, ...]:
+        return (self.student,) if isinstance(self.student, str) else self.student
+
+    @property
+    def teacher_taps(self) -> tuple[str, ...]:
+        return (self.teacher,) if isinstance(self.teacher, str) else self.teacher
 
 
 @dataclass(frozen=True)
@@ -190,9 +198,9 @@ class LossSpec:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What of a teacher it is computed from: `logits` or a tap; nothing for a loss on labels."""
+        """What of a teacher it is computed from: `logits` or taps; nothing for a loss on labels."""
         if isinstance(self.on, TapPair):
-            return (self.on.teacher,)
+            return self.on.teacher_taps
         return () if self.on == "labels" else (self.on,)
 
 

@@ -7,9 +7,9 @@ both. Imports no Ray.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -68,15 +68,11 @@ class Term(nn.Module):
         where = f"{spec.key}.ensemble"
         self.combination = Combination(spec.ensemble, teachers, student[LOGITS][-1], self.temperature, where)
         # By number: torch's ModuleDict refuses names such as `half`, `train` or `type`.
-        self.connectors = nn.ModuleList(self._connector(student, teacher) for teacher in teachers)
+        self.connectors = nn.ModuleList(nn.ModuleList(self._connectors(student, teacher)) for teacher in teachers)
 
     @property
-    def student_tap(self) -> str | None:
-        return self.spec.on.student if isinstance(self.spec.on, TapPair) else None
-
-    @property
-    def teacher_tap(self) -> str | None:
-        return self.spec.on.teacher if isinstance(self.spec.on, TapPair) else None
+    def student_taps(self) -> tuple[str, ...]:
+        return self.spec.on.student_taps if isinstance(self.spec.on, TapPair) else ()
 
     @property
     def needs_labels(self) -> bool:
@@ -111,10 +107,11 @@ class Term(nn.Module):
 
     def forward(self, outputs: Outputs, targets: Targets) -> Value:
         if self.spec.on == "labels":
-            return Value(self._mean(*self._values(outputs.logits, None, targets.labels, targets.ids)), torch.zeros(0))
+            values = self._values([outputs.logits], None, targets.labels, targets.ids)
+            return Value(self._mean(*values), torch.zeros(0))
         if self.combination.gives_target:
-            sent = [self._teacher_tensor(targets.knowledge[teacher.name], k) for k, teacher in enumerate(self.teachers)]
-            return Value(self._against(outputs, targets, 0, self.combination.target(sent)), self.combination.shares)
+            sent = [self._heard(targets, k)[0] for k in range(len(self.teachers))]
+            return Value(self._against(outputs, targets, 0, [self.combination.target(sent)]), self.combination.shares)
         weights, objective = self.combination.weights(
             targets.labels, targets.position, self._seed, self._answers(targets) if self.needs_answers else ()
         )
@@ -131,8 +128,8 @@ class Term(nn.Module):
         # must take part in the same sums.
         heard = [True] * len(weights) if self.needs_answers else [weight != 0 for weight in weights.tolist()]
         values = [
-            weights[k] * self._against(outputs, targets, k, self._teacher_tensor(targets.knowledge[teacher.name], k))
-            for k, teacher in enumerate(self.teachers)
+            weights[k] * self._against(outputs, targets, k, self._heard(targets, k))
+            for k in range(len(self.teachers))
             if heard[k]
         ]
         return torch.stack(values).sum(dim=0)
@@ -160,27 +157,29 @@ class Term(nn.Module):
             return nothing, nothing
         rows = torch.arange(len(nothing)) if knowledge.rows is None else torch.tensor(knowledge.rows)
         rows = rows.to(nothing.device)
-        student = self._student_tensor(outputs, k)[rows]
+        student = [tensor[rows] for tensor in self._student_tensors(outputs, k)]
         labels = self._own_labels(targets, k)[rows]
-        values, counted = self._values(student, self._teacher_tensor(knowledge, k), labels, targets.ids[rows])
+        values, counted = self._values(student, self.hearings[k].target(knowledge), labels, targets.ids[rows])
         return nothing.index_put((rows,), values), nothing.index_put((rows,), counted.to(nothing.dtype))
 
-    def _against(self, outputs: Outputs, targets: Targets, k: int, target: Tensor) -> Tensor:
+    def _against(self, outputs: Outputs, targets: Targets, k: int, target: Sequence[Tensor]) -> Tensor:
         """The loss against a target in teacher k's classes and shape."""
-        student, labels = self._student_tensor(outputs, k), self._own_labels(targets, k)
+        student, labels = self._student_tensors(outputs, k), self._own_labels(targets, k)
         if not self.per_sample:
-            return self._function(student, target, **self._bound(labels, targets.ids))
+            return self._function(*student, *target, **self._bound(labels, targets.ids))
         return self._mean(*self._values(student, target, labels, targets.ids))
 
-    def _values(self, student: Tensor, target: Tensor | None, labels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    def _values(
+        self, student: Sequence[Tensor], target: Sequence[Tensor] | None, labels: Tensor, ids: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The loss of each row and whether it counts; a loss without `reduction` gives one value for all."""
         bound = self._bound(labels, ids)
-        against = labels.clamp(min=0) if target is None else target
+        against = [labels.clamp(min=0)] if target is None else target
         if target is None:
             bound.pop("labels", None)
         if not self.per_sample:
-            return self._function(student, against, **bound), torch.ones((), device=student.device)
-        values = self._function(student, against, **bound, reduction="none")
+            return self._function(*student, *against, **bound), torch.ones((), device=labels.device)
+        values = self._function(*student, *against, **bound, reduction="none")
         values = values.flatten(1).mean(dim=1) if values.ndim > 1 else values
         counted = labels >= 0 if self.needs_labels else torch.ones_like(labels, dtype=torch.bool)
         return values, counted.to(values.dtype)
@@ -199,28 +198,31 @@ class Term(nn.Module):
         known = known_classes(self.teachers[k].class_map)
         return targets.labels if known is None else own_labels(targets.labels, known)
 
-    def _student_tensor(self, outputs: Outputs, teacher: int) -> Tensor:
-        if self.student_tap is not None:
-            return self.connectors[teacher](outputs.features[self.student_tap])
-        known = known_classes(self.teachers[teacher].class_map)
-        return outputs.logits if known is None else outputs.logits[:, known]
+    def _heard(self, targets: Targets, k: int) -> tuple[Tensor, ...]:
+        return self.hearings[k].target(targets.knowledge[self.teachers[k].name])
 
-    def _teacher_tensor(self, knowledge: Knowledge, k: int) -> Tensor:
-        return self.hearings[k].target(knowledge)
+    def _student_tensors(self, outputs: Outputs, k: int) -> list[Tensor]:
+        """What the student shows teacher k."""
+        if isinstance(self.spec.on, TapPair):
+            fitted = zip(cast(nn.ModuleList, self.connectors[k]), self.student_taps, strict=True)
+            return [connector(outputs.features[tap]) for connector, tap in fitted]
+        known = known_classes(self.teachers[k].class_map)
+        return [outputs.logits if known is None else outputs.logits[:, known]]
 
-    def _connector(self, student: Mapping[str, Shape], teacher: TeacherSpec) -> nn.Module:
-        if not isinstance(self.spec.on, TapPair):
-            return nn.Identity()
+    def _connectors(self, student: Mapping[str, Shape], teacher: TeacherSpec) -> Iterator[nn.Module]:
         metadata = metadata_of(self.spec.loss.resolve())
-        return connect(
-            student[self.spec.on.student],
-            teacher.shapes[self.spec.on.teacher],
-            aligns=metadata.aligns if metadata else "all",
-            student_tap=f"student.taps.{self.spec.on.student}",
-            teacher_tap=f"teachers.{teacher.name}.taps.{self.spec.on.teacher}",
-            connector=self.spec.connector,
-            where=self.spec.key,
-        )
+        aligns = metadata.aligns if metadata else "all"
+        teacher_taps = self.spec.on.teacher_taps if isinstance(self.spec.on, TapPair) else ()
+        for own, other in zip(self.student_taps, teacher_taps, strict=True):
+            yield connect(
+                student[own],
+                teacher.shapes[other],
+                aligns=aligns,
+                student_tap=f"student.taps.{own}",
+                teacher_tap=f"teachers.{teacher.name}.taps.{other}",
+                connector=self.spec.connector,
+                where=self.spec.key,
+            )
 
 
 def _arguments(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

@@ -133,6 +133,10 @@ ClassMap = Annotated[
     expects("a list of class numbers of at least 0"),
     AfterValidator(_distinct),
 ]
+Taps = Annotated[
+    Text | Annotated[tuple[Text, Text], AfterValidator(_distinct)],
+    expects("a tap, or a list of two different ones"),
+]
 Names = Annotated[
     tuple[Text, ...], Field(min_length=1), expects("a list of teachers' names"), AfterValidator(_distinct)
 ]

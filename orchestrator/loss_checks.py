@@ -98,14 +98,14 @@ def _check_on_labels(path: str, loss: LossConfig) -> Problems:
 def _check_taps(path: str, loss: LossConfig, rung: _Rung, teachers: Mapping[str, TeachingSection]) -> Problems:
     if not isinstance(loss.on, TapPairConfig):
         return
-    if loss.on.student not in rung.taps:
-        yield f"{path}.on.student", f"{rung.path}.taps has {unknown(loss.on.student, rung.taps, 'tap')}"
+    pair = loss.on.spec()
+    for tap in pair.student_taps:
+        if tap not in rung.taps:
+            yield f"{path}.on.student", f"{rung.path}.taps has {unknown(tap, rung.taps, 'tap')}"
     for name, teacher in teachers.items():
-        if loss.on.teacher not in teacher.taps:
-            yield (
-                f"{path}.on.teacher",
-                f"the taps of {name!r} have {unknown(loss.on.teacher, teacher.taps, 'tap')}",
-            )
+        for tap in pair.teacher_taps:
+            if tap not in teacher.taps:
+                yield f"{path}.on.teacher", f"the taps of {name!r} have {unknown(tap, teacher.taps, 'tap')}"
 
 
 def _check_ensemble(path: str, loss: LossConfig, teachers: Mapping[str, TeachingSection]) -> Problems:

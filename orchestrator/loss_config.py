@@ -102,7 +102,7 @@ class LossConfig(Section):
         return replace(spec, ensemble=self.ensemble.spec()) if self.ensemble else spec
 
     def _on(self) -> Literal["labels", "logits"] | TapPair:
-        return TapPair(self.on.student, self.on.teacher) if isinstance(self.on, TapPairConfig) else self.on
+        return self.on.spec() if isinstance(self.on, TapPairConfig) else self.on
 
     def _weight(self) -> WeightSpec:
         if isinstance(self.weight, RampConfig):

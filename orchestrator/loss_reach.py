@@ -85,7 +85,7 @@ def _check_rule(term: Term, num_classes: int) -> None:
     if not term.combination.gives_target:
         _check_weights(term)
         return
-    if term.teacher_tap is not None:
+    if term.spec.on != "logits":
         raise ValueError(f"{where}: {rule} needs `on: logits`, got taps; use mean_losses")
     if "temperature" in metadata.arguments and term.spec.loss.kwargs.get("standardize"):
         raise ValueError(

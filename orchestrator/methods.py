@@ -31,7 +31,7 @@ GROUPS = {
 }
 GIVEN = ("labels", "ids", "reduction")
 HEADINGS = ("name", "what it is", "needs", "arguments", "per sample", "paper")
-CITATION = re.compile(r" \(([^()]*arXiv [^()]*)\)$")
+CITATION = re.compile(r" \(([^()]*(?:arXiv|CVPR)[^()]*)\)$")
 PREFACE = """\
 # Methods
 
@@ -107,9 +107,9 @@ def _grouped() -> Iterator[tuple[str, list[Method]]]:
 
 def _loss(name: str, function: Callable[..., Any]) -> Method:
     metadata = metadata_of(function)
-    _, compared, *_ = inspect.signature(function).parameters
+    compared = [name for name in inspect.signature(function).parameters if name.startswith("teacher_")]
     about, cited = _first_line(function)
-    taught = "logits" if compared == "teacher_logits" else "a tap"
+    taught = "logits" if compared == ["teacher_logits"] else "two taps" if len(compared) > 1 else "a tap"
     return Method(
         name=name,
         group=metadata.kind if metadata else "labels",

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, GetJsonSchemaHandler, ValidationInfo, field_validator, model_validator
 from pydantic_core import CoreSchema
 
-from actors.specs import ENSEMBLE_RULES, DataSpec, ImportSpec, InputSpec, Resources
+from actors.specs import ENSEMBLE_RULES, DataSpec, ImportSpec, InputSpec, Resources, TapPair
 from orchestrator.fields import (
     Flag,
     Key,
@@ -23,6 +23,7 @@ from orchestrator.fields import (
     NumViews,
     PositiveInt,
     Section,
+    Taps,
     Text,
     TrackingUri,
     expects,
@@ -177,12 +178,21 @@ class RampConfig(Section):
 
 
 class TapPairConfig(Section):
-    """Which of the student's taps learns from which of the teacher's."""
+    """Which of the student's taps learns from which of the teacher's; or two from two, as `fsp_loss` has it."""
 
-    student: Text
-    """A name in the taps of the one who learns."""
-    teacher: Text
-    """A name in the taps of its teachers."""
+    student: Taps
+    """A name in the taps of the one who learns, or two."""
+    teacher: Taps
+    """A name in the taps of its teachers, or as many as of the student."""
+
+    @model_validator(mode="after")
+    def _as_many(self) -> TapPairConfig:
+        if isinstance(self.student, str) != isinstance(self.teacher, str):
+            raise ValueError(f"expected as many taps of student and teacher, got {self.student!r} and {self.teacher!r}")
+        return self
+
+    def spec(self) -> TapPair:
+        return TapPair(self.student, self.teacher)
 
 
 class TrackingConfig(Section):

@@ -49,7 +49,8 @@ def wanted_targets(config: ExperimentConfig) -> Iterator[Wanted]:
 
 def _loss_targets(rung: Rung) -> Iterator[Wanted]:
     for loss in rung.losses:
-        yield Wanted(loss.key, loss.loss, positional=2, names=("labels", "ids", "reduction"), key="loss")
+        tensors = 2 * max(1, len(loss.outputs))
+        yield Wanted(loss.key, loss.loss, positional=tensors, names=("labels", "ids", "reduction"), key="loss")
         rule = replace(loss.ensemble, kwargs={k: v for k, v in loss.ensemble.kwargs.items() if k != FIXED_WEIGHTS})
         yield Wanted(f"{loss.key}.ensemble", rule, names=RULE_ARGUMENTS)
         if loss.connector:

@@ -4,6 +4,7 @@ from actors.losses.feature.attention_transfer import attention_transfer_loss
 from actors.losses.feature.channel_wise import channel_wise_loss
 from actors.losses.feature.hint import hint_loss
 from actors.losses.metadata import LossMetadata, distils, metadata_of
+from actors.losses.relation.fsp import fsp_loss
 from actors.losses.relation.pkt import pkt_loss
 from actors.losses.relation.rkd import rkd_angle_loss, rkd_distance_loss
 from actors.losses.relation.similarity_preserving import similarity_preserving_loss
@@ -21,6 +22,7 @@ __all__ = [
     "dist_loss",
     "distils",
     "dkd_loss",
+    "fsp_loss",
     "generalized_jsd_loss",
     "hint_loss",
     "kd_loss",

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, get_args
 from torch import Tensor
 
 Kind = Literal["response", "feature", "relation"]
-Aligns = Literal["all", "space", "nothing"]
+Aligns = Literal["all", "space", "channels", "nothing"]
 LossFunction = TypeVar("LossFunction", bound=Callable[..., Any])
 
 ATTRIBUTE = "distillation"
@@ -22,7 +22,7 @@ class LossMetadata:
     kind              what is compared: outputs, features, or relations between samples or layers
     needs             names of further arguments, bound by name beside student and teacher
     aligns            what of the student's tensor must equal the teacher's: `all` (for logits: the classes),
-                      `space` (all but the channels) or `nothing` (but the batch)
+                      `space` (all but the channels), `channels` (their number) or `nothing` (but the batch)
     phi               of a loss d(phi(student), phi(teacher)): phi, where it is row-wise, so that it may run at the
                       teacher; its keyword arguments are the loss's of the same names
     closing           the rest of it: loss(student, teacher, ...) == closing(student, phi(teacher), ...), bit for bit

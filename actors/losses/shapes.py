@@ -32,16 +32,31 @@ def require_same_shape(way_out: str, **tensors: Tensor) -> None:
             raise ValueError(_text(name, f"{tuple(pattern.shape)} as {first}", tensor, way_out))
 
 
-def require_same_space(**tensors: Tensor) -> None:
-    """Every tensor is (N, C, H, W), with the first one's N, H and W."""
-    (first, pattern), *others = tensors.items()
+def require_maps(**tensors: Tensor) -> None:
+    """Every tensor is (N, C, H, W)."""
     for name, tensor in tensors.items():
         if tensor.dim() != 4:
             raise ValueError(_text(name, "(N, C, H, W)", tensor, "tap a convolutional feature"))
+
+
+def require_same_space(**tensors: Tensor) -> None:
+    """Every tensor is (N, C, H, W), with the first one's N, H and W."""
+    (first, pattern), *others = tensors.items()
+    require_maps(**tensors)
     for name, tensor in others:
         if tensor.shape[:1] + tensor.shape[2:] != pattern.shape[:1] + pattern.shape[2:]:
             expected = f"N, H and W of {first} {tuple(pattern.shape)}"
             raise ValueError(_text(name, expected, tensor, "tap layers of one size, or resize one by a connector"))
+
+
+def require_same_channels(**tensors: Tensor) -> None:
+    """Every tensor is (N, C, H, W), with the first one's N and C."""
+    (first, pattern), *others = tensors.items()
+    require_maps(**tensors)
+    for name, tensor in others:
+        if tensor.shape[:2] != pattern.shape[:2]:
+            expected = f"N and C of {first} {tuple(pattern.shape)}"
+            raise ValueError(_text(name, expected, tensor, "tap layers of as many channels, or fit one by a connector"))
 
 
 def require_same_batch(**tensors: Tensor) -> None:

@@ -42,7 +42,8 @@ class LossCase:
     wrong_shapes    by argument, a shape that must be refused
     shape_error     the whole text of that refusal
     zero_tolerance  how far from 0 the value may lie at equality, where the paper has an epsilon
-    steep_at_zero   the gradient outgrows float16 where the student is all zeros; the docstring says so
+    other_phi       other values of all that its phi takes beside tensors
+    steep_at        extremes at which the gradient outgrows float16; the docstring says so
     """
 
     loss: Callable[..., Tensor]
@@ -51,7 +52,8 @@ class LossCase:
     wrong_shapes: Mapping[str, tuple[int, ...]]
     shape_error: str
     zero_tolerance: float = 1e-9
-    steep_at_zero: bool = False
+    other_phi: Mapping[str, Any] = field(default_factory=dict)
+    steep_at: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -121,7 +123,7 @@ def check_shape_error(case: LossCase) -> None:
 def check_half_precision(case: LossCase, dtype: torch.dtype) -> None:
     """Half precision in, float32 within: finite, and the value of float64 on the same rounded numbers."""
     for name, inputs in {"as is": case.inputs(), **_extremes(case.inputs())}.items():
-        if not (case.steep_at_zero and name == "zero student" and dtype == torch.float16):
+        if not (name in case.steep_at and dtype == torch.float16):
             _check_close_to_float64(case, _to(inputs, dtype))
 
 
@@ -176,9 +178,11 @@ def check_alignment(case: LossCase) -> None:
     inputs = case.inputs()
     metadata = case.metadata
     assert metadata is not None
-    assert (_refusal(case, _widened(inputs, dim=1)) is None) == (metadata.aligns != "all")
+    assert (_refusal(case, _widened(inputs, dim=1)) is None) == (metadata.aligns in ("space", "nothing"))
     if not case.on_logits:
-        assert (_refusal(case, _widened(_with_places(inputs), dim=2)) is None) == (metadata.aligns == "nothing")
+        assert (_refusal(case, _widened(_with_places(inputs), dim=2)) is None) == (
+            metadata.aligns in ("channels", "nothing")
+        )
 
 
 def check_phi(case: LossCase, dtype: torch.dtype) -> None:
@@ -190,7 +194,8 @@ def check_phi(case: LossCase, dtype: torch.dtype) -> None:
     teachers = [tensor for name, tensor in inputs.items() if name.startswith("teacher_")]
     given = {**case.golden[0].kwargs, "reduction": "none"}
     own = phi_kwargs(case.loss, metadata.phi, given)
-    for kwargs in (given, {**given, "reduction": "mean"}, {**given, **{name: 1.5 * own[name] for name in own}}):
+    for kwargs in (given, {**given, "reduction": "mean"}, {**given, **case.other_phi}):
+        assert kwargs != {**given, **case.other_phi} or phi_kwargs(case.loss, metadata.phi, kwargs) != own
         reduced = metadata.phi(*teachers, **phi_kwargs(case.loss, metadata.phi, kwargs))
         assert torch.equal(metadata.closing(*students, reduced, **kwargs), case.loss(**inputs, **kwargs))
     alone = [metadata.phi(*(tensor[i : i + 1] for tensor in teachers), **own) for i in range(len(teachers[0]))]
@@ -203,8 +208,8 @@ def check_signature(case: LossCase) -> None:
     assert tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD) == case.arguments
     assert all(p.kind is p.KEYWORD_ONLY and p.default is not p.empty for p in parameters if _is_option(p))
     first, *rest = (inspect.getdoc(case.loss) or "").split("\n")
-    identifier = re.search(r"\d{4}, arXiv \d{4}\.\d{5}|\d{4}, arXiv 1[0-4]\d{2}\.\d{4}", first)
-    assert identifier, "the docstring's first line gives no year and arXiv id"
+    identifier = re.search(r"\d{4}, arXiv \d{4}\.\d{5}|\d{4}, arXiv 1[0-4]\d{2}\.\d{4}|\d{4}, CVPR", first)
+    assert identifier, "the docstring's first line gives no year and arXiv id (or conference)"
     assert "Raises ValueError" in "\n".join(rest)
     if case.metadata is not None:
         assert case.metadata.paper.endswith(identifier.group())

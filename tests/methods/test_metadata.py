@@ -34,7 +34,7 @@ def test_a_loss_without_the_decorator_has_no_metadata():
     ("fields", "text"),
     [
         ({"kind": "respnse"}, "kind: expected one of response, feature, relation, got 'respnse'"),
-        ({"kind": "feature", "aligns": "H"}, "aligns: expected one of all, space, nothing, got 'H'"),
+        ({"kind": "feature", "aligns": "H"}, "aligns: expected one of all, space, channels, nothing, got 'H'"),
         (
             {"kind": "feature", "phi": len},
             "phi, closing: expected both or neither; closing takes phi's result for the teacher",

@@ -19,7 +19,7 @@ def of_cases():
 
 def with_option(case):
     row = case.golden[0]
-    return replace(case, golden=(replace(row, kwargs={**row.kwargs, "standardize": True}),), steep_at_zero=True)
+    return replace(case, golden=(replace(row, kwargs={**row.kwargs, "standardize": True}),), steep_at=("zero student",))
 
 
 def halves(case):

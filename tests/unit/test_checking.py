@@ -435,6 +435,43 @@ def test_every_rule_works_on_the_largest_logits(rule):
     )
 
 
+CNN = "model={target: 'actors.models:plain_cnn', kwargs: {width: 8, stem_stride: 1}}"
+FSP = "losses.fsp={loss: 'actors.losses:fsp_loss', on: {student: [a, b], teacher: [a, b]}, teachers: [wide]}"
+
+
+def pair_of_taps(of_student, of_teacher, loss=FSP):
+    taps = "taps={a: stage1, b: %s}"
+    models = [f"student.{CNN.replace('width: 8', 'width: 4')}", f"teachers.wide.{CNN}"]
+    return *models, f"student.{taps % of_student}", f"teachers.wide.{taps % of_teacher}", loss
+
+
+def test_two_taps_may_be_compared():
+    assert checked(*pair_of_taps("stage2", "stage2")).num_classes == 10
+    assert checked(*pair_of_taps("stage3", "stage2")).num_classes == 10, "heights and widths are each feature's own"
+    (said,) = refusal(*pair_of_taps("pool", "stage2")).splitlines()
+    assert said == (
+        "losses.fsp: the loss needs equal numbers of channels, got student tap 'student.taps.b' (16,) and teacher tap "
+        "'teachers.wide.taps.b' (16, 4, 4); tap other modules or give losses.fsp.connector"
+    )
+
+
+def test_a_loss_is_called_with_as_many_tensors_as_taps():
+    one = refusal(*pair_of_taps("stage2", "stage2", FSP.replace("[a, b]", "a")))
+    assert one == "losses.fsp.kwargs: fsp_loss() needs 'teacher_early', 'teacher_late'"
+    two = refusal(*pair_of_taps("stage2", "stage2", FSP.replace("fsp_loss", "hint_loss")))
+    assert two == "losses.fsp.kwargs: hint_loss() takes 2 positional arguments, Collegium gives it 4"
+
+
+def test_taps_that_a_phi_cannot_take_are_named():
+    text = refusal(*pair_of_taps("pool", "pool"))
+    assert text == (
+        "losses.fsp: flow(a, b, pooling='max') failed for 'wide': late: expected shape (N, C, H, W), "
+        "got (2, 32); tap a convolutional feature"
+    )
+    attention = FSP.replace("[a, b]", "b").replace("fsp_loss", "attention_transfer_loss")
+    assert "features: expected shape (N, C, H, W), got (2, 32)" in refusal(*pair_of_taps("pool", "pool", attention))
+
+
 @pytest.mark.parametrize("place", ["teacher", "student"])
 def test_a_loss_without_phi_has_nothing_to_reduce(place):
     assert refusal(f"losses.soft.reduce={place}") == (

@@ -25,6 +25,12 @@ assistants.mid.epcohs=3
   assistants.mid.epcohs: unknown key; did you mean 'epochs'?
 teachers.resnet.train.epcohs=3
   teachers.resnet.train.epcohs: unknown key; did you mean 'epochs'?
+losses.soft.on={student: [a, b], teacher: c}
+  losses.soft.on: expected as many taps of student and teacher, got ('a', 'b') and 'c'
+losses.soft.on={student: [a, b, c], teacher: [a, b]}
+  losses.soft.on.student: expected a tap, or a list of two different ones, got ['a', 'b', 'c']
+losses.soft.on={student: [a, b], teacher: [a, a]}
+  losses.soft.on.teacher: expected a tap, or a list of two different ones, got ['a', 'a']
 losses.soft.on={student: a, teacher: b, tap: c}
   losses.soft.on.tap: unknown key; known here: student, teacher
 data.batch_size=abc
@@ -154,6 +160,8 @@ losses.soft.connector=a:b
   losses.soft.connector: a connector joins taps and would be ignored on logits; leave it out
 losses.attention.on.teacher=stage2
   losses.attention.on.teacher: the taps of 'resnet' have no tap 'stage2'; there is middle, embedding
+losses.attention.on={student: [middle, lte], teacher: [middle, late]}
+  losses.attention.on.student: student.taps has no tap 'lte'; there is middle
 student.taps={midle: x}
   losses.attention.on.student: student.taps has no tap 'middle'; did you mean 'midle'?
 assistants.mid.taps={}

@@ -36,6 +36,7 @@ def message(*args, **kwargs) -> str:
         ((8,), (16,), "space"),
         ((49, 8), (49, 16), "space"),
         ((8, 4, 4), (16,), "nothing"),
+        ((8, 4, 4), (8, 2, 2), "channels"),
     ],
 )
 def test_nothing_to_do(student, teacher, aligns):

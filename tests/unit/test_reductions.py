@@ -8,7 +8,8 @@ import torch
 
 from actors.criterion import Criterion
 from actors.knowledge import Knowledge, Position, TeacherRequest, merged, pack, unpack
-from actors.losses import attention_transfer_loss
+from actors.losses import attention_transfer_loss, fsp_loss
+from actors.losses.relation.fsp import flow
 from actors.reductions import Reduction
 from actors.sources import LocalTeachers
 from actors.specs import ImportSpec, LossSpec, TapPair
@@ -21,7 +22,7 @@ ATTENTION = LossSpec(
 )
 HINT = replace(ATTENTION, name="hint", loss=ImportSpec("actors.losses:hint_loss"))
 MAP_OF_T = Reduction(MAP, ("t",), (("exponent", 2.0),))
-SMALL = model("actors.models:tiny_cnn", width=4, taps={"s": "stage1"})
+SMALL = model("actors.models:tiny_cnn", width=4, taps={"s": "stage1", "v": "stage2"})
 
 
 def by_exponent(spec: LossSpec, exponent: float) -> LossSpec:
@@ -151,3 +152,45 @@ def sums(features):
 def test_a_phi_that_is_not_row_wise_is_refused():
     with pytest.raises(ValueError, match=r"test_reductions:sums: expected a result with the rows first, got \(\)"):
         Reduction("tests.unit.test_reductions:sums", ("t",)).bytes_per_row({"t": (2, 4, 4)})
+
+
+FLOW = "actors.losses.relation.fsp:flow"
+FSP = LossSpec(
+    "fsp", ImportSpec("actors.losses:fsp_loss"), TapPair(("s", "v"), ("t", "u")), teachers=("a",), section="losses"
+)
+FLOW_OF_TU = Reduction(FLOW, ("t", "u"), (("pooling", "max"),))
+
+
+def test_the_flow_between_two_layers_is_by_hand():
+    """Two channels early on 2x2 places, one late on a single one: pooled to that, and multiplied."""
+    early = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[-1.0, 0.0], [-2.0, -3.0]]]])
+    late = torch.tensor([[[[5.0]]]])
+    assert flow(early, late, pooling="max").tolist() == [[[20.0], [0.0]]]
+    assert flow(early, late, pooling="mean").tolist() == [[[12.5], [-7.5]]]
+    same = torch.tensor([[[[1.0, 2.0], [0.0, 1.0]]]])
+    assert flow(early, same, pooling="max").tolist() == [[[(1 + 4 + 0 + 4) / 4], [(-1 + 0 + 0 - 3) / 4]]]
+    gap = fsp_loss(early, late, torch.zeros_like(early), late, reduction="none")
+    assert gap.tolist() == [(20**2 + 0) / 2] and fsp_loss.__kwdefaults__["pooling"] == "max"
+
+
+def test_grams_made_at_the_teacher_give_the_same_student_through_a_connector_for_each_tap(tmp_path, wide):
+    assert (wide.shapes["t"], wide.shapes["u"]) == ((8, 8, 8), (16, 4, 4))
+    (there, few), (here, many) = runs(tmp_path, wide, FSP)
+    assert there == here
+    assert (few, many) == (4 * 8 * 16, 4 * (8 * 8 * 8 + 16 * 4 * 4))
+    terms = Criterion([FSP], {"logits": (10,), "s": (4, 8, 8), "v": (6, 2, 2)}, [wide])
+    assert [tuple(p.shape) for p in terms.parameters()] == [(8, 4, 1, 1), (8,), (16, 6, 1, 1), (16,)]
+    assert terms.student_taps(["fsp"]) == ("s", "v")
+
+
+def test_two_taps_are_reduced_unless_both_travel_as_they_are(wide):
+    shapes = {"logits": (10,), "s": (4, 8, 8), "v": (6, 2, 2)}
+
+    def asked(*losses):
+        return Criterion(losses, shapes, [wide]).request(torch.zeros(2), Position())
+
+    hint_u = replace(HINT, name="hint u", on=TapPair("v", "u"))
+    assert asked(FSP) == (TeacherRequest("a", False, reductions=(FLOW_OF_TU,)),)
+    assert asked(FSP)[0].tapped == ("t", "u")
+    assert asked(FSP, HINT) == (TeacherRequest("a", False, ("t",), reductions=(FLOW_OF_TU,)),)
+    assert asked(FSP, HINT, hint_u) == (TeacherRequest("a", False, ("t", "u")),)

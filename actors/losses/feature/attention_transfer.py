@@ -6,11 +6,12 @@ from torch.nn import functional
 from actors.losses.metadata import distils
 from actors.losses.precision import at_least_float32
 from actors.losses.reduction import Reduction, reduce
-from actors.losses.shapes import require_same_space
+from actors.losses.shapes import require_maps, require_same_space
 
 
 def attention_map(features: Tensor, *, exponent: float) -> Tensor:
     """(N, C, H, W) to (N, H * W): mean over the channels of |f|^exponent, of unit length in each sample."""
+    require_maps(features=features)
     if not exponent >= 1:
         raise ValueError(f"exponent: expected 1 at least, got {exponent}; below 1 the gradient at 0 is infinite")
     energy = at_least_float32(features).abs().pow(exponent).mean(dim=1)

@@ -21,6 +21,7 @@ CASES = (
         wrong_shapes={"teacher_features": (4, 6, 2, 2)},
         shape_error="teacher_features: expected shape N, H and W of student_features (4, 3, 4, 4), "
         "got (4, 6, 2, 2); tap layers of one size, or resize one by a connector",
+        other_phi={"exponent": 2.5},
     ),
     LossCase(
         loss=channel_wise_loss,

@@ -1,6 +1,6 @@
 """Cases of the losses in actors/losses/relation."""
 
-from actors.losses import pkt_loss, rkd_angle_loss, rkd_distance_loss, similarity_preserving_loss
+from actors.losses import fsp_loss, pkt_loss, rkd_angle_loss, rkd_distance_loss, similarity_preserving_loss
 from tests.methods.kit import GoldenRow, LossCase
 
 FEATURES = ("student_features", "teacher_features")
@@ -36,5 +36,15 @@ CASES = (
         arguments=FEATURES,
         **EMBEDDINGS_OF_THREE,
         zero_tolerance=1e-7,
+    ),
+    LossCase(
+        loss=fsp_loss,
+        golden=(GoldenRow("fsp", "fs->fs2", "fs,fs2,ft,ft2", {"pooling": "mean"}),),
+        arguments=("student_early", "student_late", "teacher_early", "teacher_late"),
+        wrong_shapes={"teacher_late": (4, 5, 2, 2)},
+        shape_error="teacher_late: expected shape N and C of student_late (4, 6, 2, 2), got (4, 5, 2, 2); "
+        "tap layers of as many channels, or fit one by a connector",
+        other_phi={"pooling": "max"},
+        steep_at=("huge", "huge and opposed", "huge student", "huge teacher"),
     ),
 )

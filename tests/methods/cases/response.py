@@ -41,7 +41,7 @@ CASES = (
         wrong_shapes={"teacher_logits": (3, 6)},
         shape_error=f"teacher_logits: expected shape (4, 6) as student_logits, got (3, 6); {MAP_CLASSES}",
         zero_tolerance=1e-5,
-        steep_at_zero=True,
+        steep_at=("zero student",),
     ),
     LossCase(
         loss=generalized_jsd_loss,
