@@ -6,7 +6,7 @@ VENV ?= $(CACHE)/venv-$(HASH)
 BIN := $(VENV)/bin
 DATA := data/FashionMNIST/raw/t10k-labels-idx1-ubyte
 
-.PHONY: install data demo test lint types docs accuracy clean
+.PHONY: install data demo test lint types docs accuracy bench bench-serving bench-training bench-scaling clean
 
 install: $(VENV)/.installed
 	@echo "the environment is $(VENV); for the commands collegium and mlflow in this shell:"
@@ -38,6 +38,11 @@ docs: install
 
 accuracy: install data
 	"$(BIN)/python" -m benchmarks.accuracy
+
+bench: bench-serving bench-training bench-scaling
+
+bench-serving bench-training bench-scaling: bench-%: install data
+	"$(BIN)/python" -m benchmarks.$*
 
 clean:
 	rm -rf "$(VENV)" build dist

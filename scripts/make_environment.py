@@ -7,6 +7,7 @@ import fcntl
 import shutil
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 PROJECT = Path(__file__).parent.parent / "pyproject.toml"
@@ -35,11 +36,11 @@ def make(folder: Path) -> None:
 
 
 def requirements() -> list[str]:
-    """What the project depends on, the development extra included."""
+    """What the project depends on, all extras included."""
     import tomllib
 
     project = tomllib.loads(PROJECT.read_text())["project"]
-    return [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    return [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
 
 
 if __name__ == "__main__":

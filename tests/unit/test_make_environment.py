@@ -23,6 +23,6 @@ def test_an_environment_that_is_done_is_used_again(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_it_installs_what_the_project_and_its_tests_need():
+def test_it_installs_what_the_project_its_tests_and_its_benchmarks_need():
     wanted = [requirement.partition(">")[0] for requirement in script["requirements"]()]
-    assert {"ray[default,train,tune]", "torch", "mlflow", "pytest", "ruff"} <= set(wanted)
+    assert {"ray[default,train,tune]", "torch", "mlflow", "pytest", "ruff", "torchdistill"} <= set(wanted)
