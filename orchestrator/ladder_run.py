@@ -29,6 +29,7 @@ from orchestrator.ladder import Rung, ladder
 from orchestrator.launch import train_rung
 from orchestrator.live import LiveView
 from orchestrator.plan import inputs_of
+from orchestrator.result import read_pool
 from orchestrator.tracking.journal import FAILED, FINISHED, KILLED, Status
 from orchestrator.tracking.telling import epoch_values, rung_params, rung_values
 from orchestrator.tracking.tracker import Tracker
@@ -114,7 +115,7 @@ class LadderRun:
         name = trained.rung.name
         for record in trained.outcome["history"]:
             self._tracker.epoch(name, record["epoch"], epoch_values(record))
-        self._tracker.values(name, rung_values(trained.outcome))
+        self._tracker.values(name, rung_values(trained.outcome, read_pool(trained.folder)))
         self._tracker.end(name, FINISHED)
 
     def _settle(self, rung: Rung, view: LiveView) -> None:
