@@ -5,6 +5,7 @@ Imports no Ray.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -36,6 +37,9 @@ class PoolController:
     def __init__(self) -> None:
         self._members = Members()
         self._told = Told()
+
+    def pid(self) -> int:
+        return os.getpid()
 
     def exchange(
         self, rank: int, version: int, waited_s: Mapping[str, float], lost: Mapping[Replica, str]

@@ -92,6 +92,9 @@ class TeacherPool:
             Replica(name, number): kept.pid for name, host in self._hosts.items() for number, kept in host.replicas()
         }
 
+    def controller_pid(self) -> int:
+        return ray.get(self._controller.pid.remote(), timeout=CONTROLLER_S)
+
     def stop(self) -> None:
         self._ended.set()
         if self._tending.is_alive():

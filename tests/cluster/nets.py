@@ -1,6 +1,7 @@
 """Students, views and optimisers for the cluster tests, built by import path in the workers."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -50,6 +51,25 @@ class Stateful(nn.Module):
         self.hidden = self.first(inputs.flatten(1))
         time.sleep(0.02)
         return self.second(self.hidden)
+
+
+class Slow(nn.Module):
+    """A teacher that keeps students waiting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, inputs):
+        time.sleep(0.05)
+        return self.head(inputs.flatten(1))
+
+
+class Fatal(Slow):
+    """A teacher whose process dies of every request."""
+
+    def forward(self, inputs):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class SeekingDigits(Digits):

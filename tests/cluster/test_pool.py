@@ -3,6 +3,8 @@
 import os
 import signal
 from dataclasses import replace
+from itertools import count
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -16,6 +18,7 @@ from actors.datasets import Digits
 from actors.errors import KnowledgeError, TeacherLostError
 from actors.knowledge import LOGITS, Position, TeacherRequest
 from actors.models import mlp, tiny_cnn
+from actors.pool.client import PoolClient
 from actors.pool.keeper import PoolSettings, TeacherPool
 from actors.sources import LocalTeachers, prefetched
 from actors.specs import (
@@ -32,7 +35,8 @@ from actors.specs import (
 from actors.storage import Folder
 from actors.student import StudentTrainer
 from actors.weights import weights_as_bytes
-from tests.cluster.nets import SeekingDigits, Stateful
+from benchmarks.chaos import survive
+from tests.cluster.nets import Fatal, SeekingDigits, Slow, Stateful
 from tests.cluster.runs import wait_for
 
 DATA = DataSpec(
@@ -112,55 +116,132 @@ def trained(teachers, source, folder) -> bytes:
     return trainer.exported()
 
 
+@pytest.fixture(scope="module")
+def undisturbed(teachers, tmp_path_factory) -> bytes:
+    """The student that has its teachers in its own process."""
+    return trained(teachers, LocalTeachers.load(teachers), tmp_path_factory.mktemp("local"))
+
+
 def own_bytes(pid: int) -> int:
     """Memory of a process that it shares with no other."""
     return psutil.Process(pid).memory_full_info().uss
 
 
-def pids(pool: TeacherPool, teacher: str) -> list[int]:
-    return [ray.get(actor.pid.remote()) for actor in pool.members.replicas[teacher].values()]
+def pids_of(pool: TeacherPool, host: str) -> list[int]:
+    return [pid for replica, pid in pool.pids().items() if replica.host == host]
 
 
-def test_the_pool_gives_the_same_student_as_teachers_in_the_process(teachers, start, tmp_path):
-    replicated = tuple(replace(teacher, replicas=2) for teacher in teachers)
+def ended(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
-    pooled = trained(teachers, start(replicated), tmp_path / "pooled")
 
-    assert pooled == trained(teachers, LocalTeachers.load(teachers), tmp_path / "local")
+def replicated(teachers, replicas=2, **more):
+    return tuple(replace(teacher, replicas=replicas, **more) for teacher in teachers)
+
+
+@pytest.mark.parametrize("how", [{"inputs": "sent"}, {"inputs": "derived"}, {"actor": "both"}], ids=str)
+def test_the_pool_gives_the_same_student_as_teachers_in_the_process(teachers, start, tmp_path, undisturbed, how):
+    specs = replicated(teachers, actor=how.get("actor"))
+    client = PoolClient(start(specs, how.get("inputs", "sent")).handle)
+
+    assert trained(teachers, client, tmp_path) == undisturbed
 
 
 def test_knowledge_is_bit_equal_to_the_teachers_own(teachers, start):
     batch = sampler().batch(training_rows(Digits(), DATA), Position(1, 2))
-    request = tuple(TeacherRequest(teacher.name, taps=("hidden",)) for teacher in teachers)
+    request = (TeacherRequest("mlp", taps=("hidden",)), TeacherRequest("cnn", taps=("hidden",), rows=(5, 3)))
 
-    sent = start(teachers).ask(batch, request).result()
+    sent = PoolClient(start(teachers, "derived").handle).ask(batch, request).result()
 
     for one, own in zip(sent, LocalTeachers.load(teachers).ask(batch, request).result(), strict=True):
         assert one.teacher == own.teacher and one.version == own.version
-        assert np.array_equal(one.digests, batch.digests)
         assert torch.equal(one.logits, own.logits) and torch.equal(one.features["hidden"], own.features["hidden"])
+    assert np.array_equal(sent[0].digests, batch.digests) and np.array_equal(sent[1].digests, batch.digests[[5, 3]])
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_replica_that_dies_or_hangs_changes_nothing(teachers, start, tmp_path, number):
-    replicated = tuple(replace(teacher, replicas=2) for teacher in teachers)
-    pool = start(replicated, answer_timeout_s=60.0 if number == signal.SIGKILL else 3.0)
-    struck = Striking(pool, at_batch=5, pid=pids(pool, "cnn")[0], number=number)
+def test_whatever_happens_to_replicas_the_student_is_the_same(cluster, tmp_path):
+    found = survive(tmp_path, faults=8, every=12, gap_s=1.0, seed=5)
 
-    survived = trained(teachers, struck, tmp_path / "struck")
-
-    assert struck.done
-    wait_for(lambda: not psutil.pid_exists(struck.pid) or psutil.Process(struck.pid).status() == psutil.STATUS_ZOMBIE)
-    assert len(pool.members.replicas["cnn"]) == 1 and len(pool.members.replicas["mlp"]) == 2
-    assert survived == trained(teachers, LocalTeachers.load(teachers), tmp_path / "local")
+    assert found.same and not found.left
+    assert sum(found.faults.values()) == 8 and {"kill", "stop", "slow", "add"} <= set(found.faults)
+    assert found.restarts >= found.faults["kill"] and found.retries > 0
 
 
-def test_a_teacher_without_replicas_ends_the_run_with_its_cause(teachers, start, tmp_path):
+def test_a_lost_replica_is_replaced_and_the_new_one_takes_up_work(teachers, start, tmp_path, undisturbed):
     pool = start(teachers)
-    struck = Striking(pool, at_batch=5, pid=pids(pool, "mlp")[0], number=signal.SIGKILL)
+    client = PoolClient(pool.handle)
+    [killed] = pids_of(pool, "cnn")
+    struck = Striking(client, at_batch=5, pid=killed, number=signal.SIGKILL)
 
-    with pytest.raises(TeacherLostError, match=r"'mlp' has 0 replicas left; replica 0: .*died"):
+    assert trained(teachers, struck, tmp_path) == undisturbed
+
+    [replacement] = pids_of(pool, "cnn")
+    assert replacement != killed and ended(killed)
+    record = pool.chronicle.record()
+    lost, serves = (text for _, host, text in record["events"][-2:])
+    assert lost.startswith("replica 0 was lost: ") and serves == "replica 1 serves"
+    assert record["restarts"] == {"cnn": 1} and [count for _, count in record["replicas"]["cnn"]] == [1, 0, 1]
+
+
+def test_a_replica_that_hangs_is_given_up_by_its_own_history(teachers, start, tmp_path, undisturbed):
+    pool = start(teachers)
+    [hanging] = pids_of(pool, "cnn")
+    struck = Striking(PoolClient(pool.handle), at_batch=9, pid=hanging, number=signal.SIGSTOP)
+
+    assert trained(teachers, struck, tmp_path) == undisturbed
+
+    assert pids_of(pool, "cnn") != [hanging]
+    wait_for(lambda: ended(hanging))
+
+
+def test_a_host_that_cannot_come_back_ends_the_run_with_its_cause(teachers, start, tmp_path):
+    mine = tmp_path / "mine.safetensors"
+    mine.write_bytes(Path(teachers[0].weights).read_bytes())
+    pool = start((replace(teachers[0], weights=str(mine)), teachers[1]))
+    struck = Striking(PoolClient(pool.handle), at_batch=5, pid=pids_of(pool, "mlp")[0], number=signal.SIGKILL)
+    mine.unlink()
+
+    with pytest.raises(
+        TeacherLostError, match=r"'mlp' has no replica left; replica 0: .*no new one .*mine"
+    ):
         trained(teachers, struck, tmp_path)
+
+
+def test_a_request_that_kills_its_replicas_ends_the_run(start, tmp_path):
+    Folder(str(tmp_path)).write("fatal.safetensors", weights_as_bytes(Fatal()))
+    spec = ModelSpec(ImportSpec("tests.cluster.nets:Fatal"))
+    pool = start((TeacherSpec("fatal", spec, str(tmp_path / "fatal.safetensors"), {LOGITS: (10,)}, replicas=5),))
+    batches = [sampler().batch(training_rows(Digits(), DATA), Position(0, step)) for step in range(2)]
+
+    with pytest.raises(TeacherLostError, match=r"'fatal': 5 replicas were lost over one request"):
+        list(prefetched(PoolClient(pool.handle), batches, lambda batch: (TeacherRequest("fatal"),), window=0))
+
+
+def test_a_pool_grows_while_students_wait_and_shrinks_while_it_idles(start, tmp_path):
+    Folder(str(tmp_path)).write("slow.safetensors", weights_as_bytes(Slow()))
+    spec = ModelSpec(ImportSpec("tests.cluster.nets:Slow"))
+    teacher = TeacherSpec("slow", spec, str(tmp_path / "slow.safetensors"), {LOGITS: (10,)}, most_replicas=2)
+    pool = start((teacher,))
+    rows, request = training_rows(Digits(), DATA), (TeacherRequest("slow"),)
+    batches = (sampler().batch(rows, Position(0, step % 6)) for step in count())
+
+    stream = prefetched(PoolClient(pool.handle), batches, lambda batch: request, window=None)
+    wait_for(lambda: next(stream) and len(pool.members.serving["slow"]) == 2)
+    client = PoolClient(pool.handle)
+    wait_for(lambda: client.ask(next(batches), request).result() and len(pool.members.serving["slow"]) == 1)
+
+    texts = [text for _, _, text in pool.chronicle.record()["events"]]
+    assert texts == ["replica 0 serves", "grows to 2", "replica 1 serves", "shrinks to 1", "replica 1 leaves"]
+
+
+def test_the_controller_may_die_as_well(teachers, start, tmp_path, undisturbed):
+    pool = start(teachers)
+    struck = Striking(PoolClient(pool.handle), at_batch=5, pid=pool.controller_pid(), number=signal.SIGKILL)
+
+    assert trained(teachers, struck, tmp_path) == undisturbed
+
+    pool.wish("mlp", 1)
+    wait_for(lambda: len(pids_of(pool, "mlp")) == 2)
 
 
 def test_bad_knowledge_names_teacher_ids_and_tap(teachers, start, tmp_path):
@@ -170,17 +251,16 @@ def test_bad_knowledge_names_teacher_ids_and_tap(teachers, start, tmp_path):
     broken = (replace(teachers[0], weights=str(tmp_path / "nan.safetensors")), teachers[1])
 
     with pytest.raises(KnowledgeError, match=r"'mlp' sent NaN or infinite values, tap 'logits', sample ids \d+, \d+"):
-        trained(teachers, start(broken), tmp_path / "run")
+        trained(teachers, PoolClient(start(broken).handle), tmp_path / "run")
 
 
-def test_a_view_that_is_not_pure_is_caught_by_its_digests(teachers, dataset):
+def test_a_view_that_is_not_pure_is_caught_by_its_digests(teachers, start):
     impure = replace(DATA, views=ImportSpec("tests.cluster.nets:impure_view"))
-    pool = TeacherPool.start(teachers[:1], dataset, impure, answer_timeout_s=60.0)
+    client = PoolClient(start(teachers[:1], "derived", data=impure).handle)
     batches = [sampler().batch(training_rows(Digits(), impure), Position())]
 
     with pytest.raises(KnowledgeError, match=r"judged other pixels than the student sees, sample ids \d+"):
-        list(prefetched(pool, batches, lambda batch: (TeacherRequest("mlp"),), window=1))
-    pool.stop()
+        list(prefetched(client, batches, lambda batch: (TeacherRequest("mlp"),), window=1))
 
 
 def test_neither_a_teacher_nor_a_dataset_need_be_safe_for_threads(start, tmp_path):
@@ -188,11 +268,11 @@ def test_neither_a_teacher_nor_a_dataset_need_be_safe_for_threads(start, tmp_pat
     Folder(str(tmp_path)).write("stateful.safetensors", weights_as_bytes(Stateful()))
     spec = ModelSpec(ImportSpec("tests.cluster.nets:Stateful"))
     teacher = TeacherSpec("stateful", spec, str(tmp_path / "stateful.safetensors"), {LOGITS: (10,)})
-    pool = start((teacher,), dataset=ray.put(SharedDataset.of(SeekingDigits())))
+    pool = start((teacher,), "derived", dataset=ray.put(SharedDataset.of(SeekingDigits())))
     batches = [sampler().batch(training_rows(Digits(), DATA), Position(0, step)) for step in range(6)]
     request = (TeacherRequest("stateful"),)
 
-    sent = list(prefetched(pool, batches, lambda batch: request, window=6))
+    sent = list(prefetched(PoolClient(pool.handle), batches, lambda batch: request, window=6))
 
     local = LocalTeachers.load((teacher,))
     for batch, [knowledge] in sent:
@@ -202,7 +282,7 @@ def test_neither_a_teacher_nor_a_dataset_need_be_safe_for_threads(start, tmp_pat
 def test_errors_of_a_teacher_reach_the_student_with_their_text(teachers, start):
     batch = sampler().batch(training_rows(Digits(), DATA), Position())
     with pytest.raises(TeacherLostError, match="no tap is called 'nowhere'"):
-        start(teachers[:1]).ask(batch, (TeacherRequest("mlp", taps=("nowhere",)),)).result()
+        PoolClient(start(teachers[:1]).handle).ask(batch, (TeacherRequest("mlp", taps=("nowhere",)),)).result()
 
 
 def test_replicas_of_a_node_share_one_dataset(teachers, start):
@@ -210,26 +290,31 @@ def test_replicas_of_a_node_share_one_dataset(teachers, start):
     large.ballast = np.ones(LARGE_BYTES, dtype=np.uint8)
     spec = (replace(teachers[0], replicas=2),)
 
-    small = [own_bytes(pid) for pid in pids(start(spec), "mlp")]
-    shared = [own_bytes(pid) for pid in pids(start(spec, dataset=ray.put(SharedDataset.of(large))), "mlp")]
+    small = [own_bytes(pid) for pid in pids_of(start(spec, "derived"), "mlp")]
+    shared = [
+        own_bytes(pid) for pid in pids_of(start(spec, "derived", dataset=ray.put(SharedDataset.of(large))), "mlp")
+    ]
 
     assert max(shared) < min(small) + LARGE_BYTES / 2
 
 
 class Striking:
-    """A pool one of whose processes is sent a signal just before a batch is asked for."""
+    """A source during which a process is sent a signal, just before a batch is asked for."""
 
-    def __init__(self, pool: TeacherPool, at_batch: int, pid: int, number: int) -> None:
-        self._pool, self._at_batch, self.pid, self._number = pool, at_batch, pid, number
+    def __init__(self, source: PoolClient, at_batch: int, pid: int, number: int) -> None:
+        self.log = source.log
+        self._source, self._at_batch, self._pid, self._number = source, at_batch, pid, number
         self._asked = 0
-        self.done = False
+
+    @property
+    def at_once(self) -> int:
+        return self._source.at_once
 
     def ask(self, batch, request):
         self._asked += 1
         if self._asked == self._at_batch:
-            os.kill(self.pid, self._number)
-            self.done = True
-        return self._pool.ask(batch, request)
+            os.kill(self._pid, self._number)
+        return self._source.ask(batch, request)
 
 
 def sampler() -> BatchSampler:
