@@ -120,7 +120,7 @@ def show_scaled(rows: Sequence[Row]) -> list[Goal]:
     show(f"Replicas that wait, batches of {BATCH}", headings, lines)
     worst = sorted(counted, key=lambda row: row.share.of_medians)[:1]
     return [
-        Goal(f"{row.workers} workers, {row.replicas} replicas, against the ideal", row.share, GOAL) for row in worst
+        Goal(f"the worst of these, workers {row.workers}, replicas {row.replicas}", row.share, GOAL) for row in worst
     ]
 
 

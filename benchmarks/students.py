@@ -7,6 +7,7 @@ nothing. Imports no Ray.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 import torch
 
@@ -31,7 +32,9 @@ def student_model(width: int) -> ModelSpec:
     return ModelSpec(ImportSpec("actors.models:tiny_cnn", {"width": width}), INPUT, {tap: tap for tap in TAPS})
 
 
-def student_spec(width: int, teachers: Sequence[TeacherSpec], *, maps: bool) -> StudentSpec:
+def student_spec(
+    width: int, teachers: Sequence[TeacherSpec], *, maps: bool, reduce: Literal["teacher", "student"]
+) -> StudentSpec:
     return StudentSpec(
         name="student",
         model=student_model(width),
@@ -46,12 +49,12 @@ def student_spec(width: int, teachers: Sequence[TeacherSpec], *, maps: bool) -> 
         unlabelled=None,
         validation="student",
         num_classes=10,
-        losses=criterion(tuple(teacher.name for teacher in teachers), maps=maps),
+        losses=criterion(tuple(teacher.name for teacher in teachers), maps=maps, reduce=reduce),
         teachers=tuple(teachers),
     )
 
 
-def criterion(teachers: tuple[str, ...], *, maps: bool) -> tuple[LossSpec, ...]:
+def criterion(teachers: tuple[str, ...], *, maps: bool, reduce: Literal["teacher", "student"]) -> tuple[LossSpec, ...]:
     """Labels, the mean of all teachers' logits and, with `maps`, attention at two taps of each teacher."""
     on_logits = (
         LossSpec(
@@ -68,7 +71,8 @@ def criterion(teachers: tuple[str, ...], *, maps: bool) -> tuple[LossSpec, ...]:
     )
     attention = ImportSpec("actors.losses:attention_transfer_loss")
     on_maps = tuple(
-        LossSpec(tap, attention, TapPair(tap, tap), WeightSpec(MAP_WEIGHT, MAP_WEIGHT), teachers) for tap in TAPS
+        LossSpec(tap, attention, TapPair(tap, tap), WeightSpec(MAP_WEIGHT, MAP_WEIGHT), teachers, reduce=reduce)
+        for tap in TAPS
     )
     return on_logits + on_maps if maps else on_logits
 

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from math import isclose
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -79,7 +79,7 @@ def on_these_cores(
     constant = Constant(teachers, next(batches(dataset)))
     found = {}
     for kind, maps in KINDS.items():
-        spec = student_spec(width, teachers, maps=maps)
+        spec = student_spec(width, teachers, maps=maps, reduce=reduced(arguments))
         ways = {
             ALONE: Way(distilled(spec, batches(dataset), constant, 0), 1),
             **in_this_process(width, teachers, dataset, maps),
@@ -88,6 +88,10 @@ def on_these_cores(
         refuse_different_losses({name: next(way.steps) for name, way in ways.items()})
         found[kind] = turns(ways, arguments)
     return found
+
+
+def reduced(arguments: argparse.Namespace) -> Literal["teacher", "student"]:
+    return "student" if arguments.whole_maps else "teacher"
 
 
 def in_this_process(width: int, teachers: Sequence[TeacherSpec], dataset: Fashion, maps: bool) -> dict[str, Way]:
@@ -148,7 +152,7 @@ def student_widths(teachers: Sequence[TeacherSpec], steps_ms: Sequence[int]) -> 
     torch.set_num_threads(1)
 
     def seconds_at(width: int) -> float:
-        spec = student_spec(width, teachers, maps=False)
+        spec = student_spec(width, teachers, maps=False, reduce="teacher")
         steps = distilled(spec, itertools.repeat(batch), constant, 0)
         return usual_seconds(lambda: next(steps))
 
@@ -163,13 +167,22 @@ def elsewhere(
     constant = Constant(teachers, next(batches(dataset)))
     rows = []
     for threads, (ms, width), kind in itertools.product(THREADS, widths.items(), KINDS):
-        spec = student_spec(width, teachers, maps=KINDS[kind])
+        spec = student_spec(width, teachers, maps=KINDS[kind], reduce=reduced(arguments))
+        client = PoolClient(pool)
         ways = {
             ALONE: Way(distilled(spec, batches(dataset), constant, 0), threads),
-            POOL: Way(distilled(spec, batches(dataset), PoolClient(pool), None), threads),
+            POOL: Way(distilled(spec, batches(dataset), client, None), threads),
         }
-        found = turns(ways, arguments)
-        rows.append({"threads": threads, "step_ms": ms, "width": width, "knowledge": kind, "images_per_s": found})
+        rows.append(
+            {
+                "threads": threads,
+                "step_ms": ms,
+                "width": width,
+                "knowledge": kind,
+                "images_per_s": turns(ways, arguments),
+                "bytes_per_sample": sum(one["bytes_per_sample"] for one in client.log.summary(1.0).values()),
+            }
+        )
     return rows
 
 
@@ -182,6 +195,7 @@ def show_elsewhere(rows: Sequence[Mapping[str, Any]], arguments: argparse.Namesp
             (
                 f"{row['threads']} thread{'s' * (row['threads'] > 1)}, {row['step_ms']} ms",
                 row["knowledge"],
+                f"{row['bytes_per_sample']:.0f}",
                 f"{1000 * BATCH / alone:.1f}",
                 f"{alone:.0f}",
                 f"{median(found[POOL]):.0f}",
@@ -193,7 +207,15 @@ def show_elsewhere(rows: Sequence[Mapping[str, Any]], arguments: argparse.Namesp
     title = (
         f"Teachers elsewhere: three, each answers a batch in {arguments.answer_ms} ms, {arguments.replicas} replicas"
     )
-    headings = ("student", "knowledge", "step with its data, ms", "no teacher, images/s", POOL, "ratio")
+    headings = (
+        "student",
+        "knowledge",
+        "bytes a sample",
+        "step with its data, ms",
+        "no teacher, images/s",
+        POOL,
+        "ratio",
+    )
     show(title, headings, lines)
     return goals
 
@@ -224,7 +246,10 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=1.0, help="on the clock, per turn")
     parser.add_argument("--steps-ms", type=int, nargs="+", default=[5, 10, 30, 100], help="the students' own steps")
     parser.add_argument("--answer-ms", type=float, default=50.0, help="a waiting teacher's time for a batch of 128")
-    parser.add_argument("--replicas", type=int, default=12, help="of each waiting teacher")
+    parser.add_argument("--replicas", type=int, default=10, help="of each waiting teacher")
+    parser.add_argument(
+        "--whole-maps", action="store_true", help="maps travel whole, not as what the loss makes of them"
+    )
     parser.add_argument("--together", action="store_true", help="the three waiting teachers live in the same actors")
     parser.add_argument("--inputs", choices=("sent", "derived"), default="sent", help="who makes the teachers' pixels")
     return parser.parse_args()

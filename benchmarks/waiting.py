@@ -19,19 +19,20 @@ TARGET = "benchmarks.waiting:Waiting"
 
 
 class Preset(nn.Module):
-    """Says the same of any rows. No part of the weights, which may be megabytes."""
+    """Says the same of any rows, always of as many. No part of the weights, as it may be megabytes."""
 
     def __init__(self, rows: int, shape: Shape, seed: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.register_buffer("answer", torch.randn(rows, *shape, generator=generator), persistent=False)
 
-    def forward(self, rows: int) -> Tensor:
-        return self.get_buffer("answer")[:rows]
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.get_buffer("answer")
 
 
 class Waiting(nn.Module):
-    """Answers up to `rows` rows after `answer_s`; a tap `features.NAME` for each of `features`, name -> shape."""
+    """Answers `rows` rows, a teacher's chunk, after `answer_s`; there is a tap `features.NAME` for each of `features`,
+    name -> shape."""
 
     def __init__(
         self, *, answer_s: float, rows: int, num_classes: int, features: Mapping[str, Shape], seed: int
@@ -44,8 +45,8 @@ class Waiting(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         time.sleep(self._answer_s)
         for feature in self.features.values():
-            feature(len(inputs))
-        return self.head(len(inputs))
+            feature(inputs)
+        return self.head(inputs)
 
 
 def waiting_teacher(
