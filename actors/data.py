@@ -11,7 +11,7 @@ import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -122,11 +122,16 @@ class BatchSampler:
         return epoch if self.num_views is None else epoch % self.num_views
 
     def _choose(self, position: Position) -> np.ndarray:
-        generator = np.random.Generator(np.random.Philox(key=[self.seed, 2], counter=[0, 0, 0, position.epoch]))
-        order = generator.permutation(len(self.labelled) + len(self.unlabelled))
+        order = _order(self.seed, position.epoch, len(self.labelled) + len(self.unlabelled))
         share = self.batch_size // self.world_size
         start = position.step * self.batch_size + self.rank * share
         return order[start : start + share]
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    generator = np.random.Generator(np.random.Philox(key=[seed, 2], counter=[0, 0, 0, epoch]))
+    return generator.permutation(count)
 
 
 def refuse_strange_labels(where: str, ids: np.ndarray, labels: Tensor, num_classes: int, *, lowest: int = 0) -> None:

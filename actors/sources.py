@@ -42,14 +42,14 @@ class Answer(Protocol):
 
 
 class TeacherSource(Protocol):
-    """Asks teachers about a batch; returns at once. `log`: how they served; `at_once`: how many batches it likes to be
-    asked about before it answers the first."""
+    """Asks teachers about a batch; returns at once. `log`: how they served; `likes_ahead`: how many batches it likes
+    to have been asked about when it answers the first."""
 
     @property
     def log(self) -> ServingLog: ...
 
     @property
-    def at_once(self) -> int: ...
+    def likes_ahead(self) -> int: ...
 
     def ask(self, batch: Batch, request: KnowledgeRequest) -> Answer: ...
 
@@ -73,7 +73,7 @@ class Given:
 class LocalTeachers:
     """Teachers in the student's own process, one after the other."""
 
-    at_once = 1
+    likes_ahead = 1
 
     def __init__(self, teachers: Mapping[str, Teacher]) -> None:
         self.log = ServingLog()
@@ -134,7 +134,7 @@ def prefetched(
             for one in knowledge:
                 _refuse_other_pixels(batch, one)
         waited_s, step_s, began_s = time.perf_counter() - start_s, start_s - began_s, time.perf_counter()
-        opened.stepped(step_s + waited_s, waited_s, _bytes_of(batch, knowledge), source.at_once)
+        opened.stepped(step_s + waited_s, waited_s, _bytes_of(batch, knowledge), source.likes_ahead)
         yield batch, knowledge
 
 

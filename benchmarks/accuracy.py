@@ -50,7 +50,7 @@ Found = dict[str, dict[str, float]]
 class Remembered:
     """A TeacherSource over answers that were computed before: logits and digests by view and place of the id."""
 
-    at_once = 1
+    likes_ahead = 1
 
     def __init__(self, ids: np.ndarray, logits: Mapping[str, np.ndarray], digests: np.ndarray) -> None:
         self.log = ServingLog()

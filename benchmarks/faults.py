@@ -74,8 +74,8 @@ class Struck:
         self._asked = 0
 
     @property
-    def at_once(self) -> int:
-        return self._source.at_once
+    def likes_ahead(self) -> int:
+        return self._source.likes_ahead
 
     def ask(self, batch: Batch, request: KnowledgeRequest) -> Answer:
         self._asked += 1

@@ -80,7 +80,7 @@ def criterion(teachers: tuple[str, ...], *, maps: bool, reduce: Literal["teacher
 class Constant:
     """A TeacherSource that says of every batch what the teachers said of one, at no cost."""
 
-    at_once = 1
+    likes_ahead = 1
 
     def __init__(self, teachers: Sequence[TeacherSpec], batch: Batch) -> None:
         self.log = ServingLog()

@@ -15,28 +15,25 @@ REMEMBERED = 64
 
 @dataclass
 class Load:
-    """Batches asked for and not yet answered, by this client and by others, and the seconds that each has taken."""
+    """Batches asked for and not yet answered, by this client and by others, and the seconds that each has taken: the
+    latest, their median and the slowest."""
 
     own: int = 0
     others: int = 0
     service_s: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     usual_s: float | None = field(default=None, init=False)
+    slow_s: float | None = field(default=None, init=False)
 
     @property
     def outstanding(self) -> int:
         return self.own + self.others
-
-    @property
-    def slow_s(self) -> float | None:
-        """The slowest of the latest batches."""
-        return max(self.service_s, default=None)
 
     def answered(self, batches: int, service_s: float, present: int) -> None:
         """`service_s`: of each of the `batches`; `present`: batches that are still at the replica, whoever asked."""
         self.own -= batches
         self.others = max(0, present - self.own)
         self.service_s.append(service_s)
-        self.usual_s = median(self.service_s)
+        self.usual_s, self.slow_s = median(self.service_s), max(self.service_s)
 
 
 class Router:

@@ -29,15 +29,15 @@ class PoolClient:
         self._calls = CallSize()
 
     @property
-    def at_once(self) -> int:
-        return self._calls.batches
+    def likes_ahead(self) -> int:
+        return self._calls.liked
 
     def ask(self, batch: Batch, request: KnowledgeRequest) -> PoolAnswer:
         by_host: dict[str, tuple[TeacherRequest, ...]] = {}
         for one in request:
             host = self._handle.hosts[one.teacher]
             by_host[host] = (*by_host.get(host, ()), one)
-        self._calls.asked(len(by_host))
+        self._calls.asked(len(by_host), max(map(self._dispatch.replicas, by_host), default=1))
         pixels = self._pixels(batch) if by_host else None
         places: dict[str, Place] = {}
         for host, requests in by_host.items():

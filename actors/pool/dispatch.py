@@ -37,6 +37,9 @@ class Dispatch:
         self._strays: list[tuple[Attempt, int]] = []
         self._meet(handle.members)
 
+    def replicas(self, host: str) -> int:
+        return len(self._routers[host].loads)
+
     def waited(self, host: str, seconds: float) -> None:
         self._exchange.waited(host, seconds)
 

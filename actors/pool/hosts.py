@@ -85,7 +85,9 @@ class Host:
     def wish(self, more: int) -> None:
         """By hand: so many more, or fewer; at least one is left."""
         self._wanted = max(1, self._wanted + more)
-        self._fewest, self._most = min(self._fewest, self._wanted), max(self._most, self._wanted)
+        fixed = self._fewest == self._most
+        self._fewest = self._wanted if fixed else min(self._fewest, self._wanted)
+        self._most = self._wanted if fixed else max(self._most, self._wanted)
         self._demands = []
 
     def scale(self, waited: float) -> None:

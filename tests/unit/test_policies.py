@@ -119,62 +119,75 @@ def test_shunned_replicas_are_not_chosen():
 def test_the_window_grows_only_while_the_student_waits():
     window = Window(None)
     for _ in range(5):
-        window.stepped(0.1, 0.05, 1000, at_once=1)
+        window.stepped(0.1, 0.05, 1000, liked=1)
     assert window.depth == 7
     for _ in range(5):
-        window.stepped(0.1, 0.001, 1000, at_once=1)
+        window.stepped(0.1, 0.001, 1000, liked=1)
     assert window.depth == 7
 
 
 def test_the_window_keeps_within_its_bytes():
     window = Window(None, budget_bytes=10_000)
     for _ in range(50):
-        window.stepped(0.1, 0.05, 2_000, at_once=1)
+        window.stepped(0.1, 0.05, 2_000, liked=1)
     assert window.depth == 5
-    window.stepped(0.1, 0.05, 9_000, at_once=1)
+    window.stepped(0.1, 0.05, 9_000, liked=1)
     assert window.depth == 2, "larger batches came"
 
 
 def test_the_window_has_room_for_calls_of_several_batches():
     window = Window(None)
     for _ in range(20):
-        window.stepped(0.1, 0.0, 1000, at_once=4)
+        window.stepped(0.1, 0.0, 1000, liked=4)
     assert window.depth == 8
 
 
 def test_a_fixed_window_stays():
     window = Window(3)
-    window.stepped(0.1, 0.1, 1000, at_once=8)
+    window.stepped(0.1, 0.1, 1000, liked=8)
     assert window.depth == 3
 
 
 @pytest.mark.parametrize(
-    ("calls", "step_s", "ahead", "batches"),
-    [
-        (1, 0.030, 20, 1),
-        (3, 0.030, 20, 3),
-        (3, 0.100, 20, 1),
-        (1, 0.005, 20, 6),
-        (3, 0.005, 40, 8),
-        (3, 0.030, 3, 2),
-        (3, 0.005, 0, 1),
-        (3, None, 20, 1),
-    ],
+    ("calls", "step_s", "batches"),
+    [(1, 0.030, 1), (3, 0.030, 3), (3, 0.100, 1), (1, 0.005, 6), (3, 0.005, 8), (3, None, 1)],
 )
-def test_about_one_call_is_made_in_thirty_milliseconds(calls, step_s, ahead, batches):
-    assert batches_per_call(calls, step_s, ahead) == batches
+def test_about_one_call_is_made_in_thirty_milliseconds(calls, step_s, batches):
+    assert batches_per_call(calls, step_s) == batches
+
+
+def paced(step_s: float, ahead: int, replicas: int) -> CallSize:
+    """After some steps of a student that is so far ahead."""
+    size = CallSize()
+    for _ in range(ahead):
+        size.asked(3, replicas)
+    for step in range(20):
+        size.used(step * step_s)
+        size.asked(3, replicas)
+    return size
+
+
+@pytest.mark.parametrize(
+    ("ahead", "replicas", "batches", "liked"),
+    [(1, 1, 1, 6), (3, 2, 2, 6), (6, 2, 3, 6), (8, 8, 1, 24), (24, 8, 3, 24), (24, 32, 1, 64)],
+)
+def test_a_call_waits_for_company_only_while_every_replica_has_one(ahead, replicas, batches, liked):
+    size = paced(0.030, ahead, replicas)
+    assert (size.batches, size.liked) == (batches, liked)
 
 
 def test_the_size_of_calls_follows_the_pace_and_nothing_waits_in_vain():
     size = CallSize()
     for _ in range(10):
-        size.asked(3)
+        size.asked(3, replicas=2)
     for step in range(20):
         assert not size.used(step * 0.030)
-        size.asked(3)
+        size.asked(3, replicas=2)
     assert size.batches == 3
-    assert not size.used(0.63)
-    assert size.used(0.66), "nothing was asked for since the last"
+    assert not size.used(5.0), "an evaluation came between"
+    assert size.used(5.03), "nothing was asked for since the last"
+    size.asked(3, replicas=2)
+    assert size.batches == 3
 
 
 def ticks(count: int, waited: float, busy: float) -> list[Demand]:

@@ -31,7 +31,7 @@ class Mortal:
 
     def __init__(self, inner, answers: int) -> None:
         self.inner, self.left = inner, answers
-        self.log, self.at_once = inner.log, inner.at_once
+        self.log, self.likes_ahead = inner.log, inner.likes_ahead
 
     def ask(self, batch, request):
         if not self.left:

@@ -19,7 +19,7 @@ LOGITS = (TeacherRequest("wide"),)
 class Recording:
     """Writes down who asks and who waits for which batch, by its step."""
 
-    at_once = 1
+    likes_ahead = 1
 
     def __init__(self) -> None:
         self.events: list[str] = []
@@ -44,7 +44,7 @@ class Later(Given):
 class Saying:
     """Answers every batch by what a function makes of it."""
 
-    at_once = 1
+    likes_ahead = 1
 
     def __init__(self, answer) -> None:
         self.answer = answer

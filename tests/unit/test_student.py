@@ -28,7 +28,7 @@ class Meddling:
 
     def __init__(self, inner) -> None:
         self.inner, self.asked = inner, 0
-        self.log, self.at_once = inner.log, inner.at_once
+        self.log, self.likes_ahead = inner.log, inner.likes_ahead
 
     def ask(self, batch, request):
         self.asked += 1
@@ -45,7 +45,7 @@ class Odd:
 
     def __init__(self, inner, change) -> None:
         self.inner, self.change = inner, change
-        self.log, self.at_once = inner.log, inner.at_once
+        self.log, self.likes_ahead = inner.log, inner.likes_ahead
 
     def ask(self, batch, request):
         return Given([self.change(batch, one) for one in self.inner.ask(batch, request).result()])
