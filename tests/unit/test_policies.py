@@ -139,7 +139,7 @@ def test_the_window_has_room_for_calls_of_several_batches():
     window = Window(None)
     for _ in range(20):
         window.stepped(0.1, 0.0, 1000, liked=4)
-    assert window.depth == 8
+    assert window.depth == 4
 
 
 def test_a_fixed_window_stays():
@@ -177,12 +177,7 @@ def test_a_call_waits_for_company_only_while_every_replica_has_one(ahead, replic
 
 
 def test_the_size_of_calls_follows_the_pace_and_nothing_waits_in_vain():
-    size = CallSize()
-    for _ in range(10):
-        size.asked(3, replicas=2)
-    for step in range(20):
-        assert not size.used(step * 0.030)
-        size.asked(3, replicas=2)
+    size = paced(0.030, ahead=10, replicas=2)
     assert size.batches == 3
     assert not size.used(5.0), "an evaluation came between"
     assert size.used(5.03), "nothing was asked for since the last"
