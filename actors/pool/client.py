@@ -15,6 +15,8 @@ from actors.pool.members import PoolHandle
 from actors.serving import ServingLog
 
 NO_WAIT_S = 0.0005
+INLINE_BYTES = 100_000
+"""What Ray sends within a call; more goes to the object store first, once for all."""
 
 
 class PoolClient:
@@ -52,7 +54,8 @@ class PoolClient:
     def _pixels(self, batch: Batch) -> Any | None:
         if self._handle.inputs == "derived":
             return None
-        return ray.put({name: tensor.numpy() for name, tensor in batch.inputs.items()})
+        pixels = {name: tensor.numpy() for name, tensor in batch.inputs.items()}
+        return pixels if sum(array.nbytes for array in pixels.values()) <= INLINE_BYTES else ray.put(pixels)
 
     def use(self, places: list[Place]) -> list[Knowledge]:
         """The answers, waited for if need be, at the moment when they are trained on.

@@ -16,7 +16,7 @@ from actors.pool.members import Replica
 from actors.pool.replica import TeacherActor
 from actors.specs import DataSpec, TeacherSpec
 
-CALLS_AT_ONCE = 64
+CALLS_AT_ONCE = 8
 CONTROL = "control"
 LEAVES_WITHIN_S = 60.0
 QUIET_FOR_S = 1.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import torch
@@ -81,15 +81,15 @@ class Reply:
 
 
 class TeacherActor:
-    """Answers in the order of arrival, on one thread; another builds the pixels of what comes next: neither the user's
-    dataset nor the user's modules need be safe for threads. `dataset` None: pixels are sent with every call.
+    """Of several calls at once one builds pixels while another judges: neither the user's dataset nor the user's
+    modules need be safe for threads. `dataset` None: pixels are sent with every call.
     """
 
     def __init__(self, specs: Sequence[TeacherSpec], data: DataSpec, dataset: SharedDataset | None) -> None:
         device = device_for(specs[0].resources)
         self._teachers = {spec.name: Teacher(spec, device) for spec in specs}
         self._rows = None if dataset is None else training_rows(dataset.open(), data)
-        self._building, self._judging = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        self._building, self._judging = Lock(), Lock()
         self._present: list[int] = []
         self._busy_s = 0.0
 
@@ -105,8 +105,10 @@ class TeacherActor:
         arrived = time.time()
         self._present.append(len(asked))
         try:
-            building = self._building.submit(self._build, asked, pixels)
-            answers, spans = self._judging.submit(self._judge, asked, building).result()
+            with self._building:
+                built = self._build(asked, pixels)
+            with self._judging:
+                answers, spans = self._judge(asked, built)
         finally:
             self._present.remove(len(asked))
         return Reply(answers, spans, spans[0][0][0] - arrived, sum(self._present))
@@ -118,16 +120,16 @@ class TeacherActor:
 
     @torch.no_grad()
     def _judge(
-        self, asked: Sequence[Asked], building: Future[list[Built]]
+        self, asked: Sequence[Asked], built: Sequence[Built]
     ) -> tuple[list[list[Packed]], list[list[tuple[float, float]]]]:
         answers: list[list[Packed]] = []
         spans: list[list[tuple[float, float]]] = []
-        for one, built in zip(asked, building.result(), strict=True):
+        for one, pixels in zip(asked, built, strict=True):
             answers.append([])
             spans.append([])
             for request in one.requests:
                 began, start = time.time(), time.perf_counter()
-                answers[-1].append(self._answer(one, request, built))
+                answers[-1].append(self._answer(one, request, pixels))
                 spans[-1].append((began, time.perf_counter() - start))
                 self._busy_s += spans[-1][-1][1]
         return answers, spans
