@@ -12,6 +12,7 @@ from actors.policies.prefetching import CallSize
 from actors.pool.dispatch import Dispatch
 from actors.pool.errand import Errand
 from actors.pool.members import PoolHandle
+from actors.pool.replica import Asked, Pixels
 from actors.serving import ServingLog
 
 NO_WAIT_S = 0.0005
@@ -40,22 +41,24 @@ class PoolClient:
             host = self._handle.hosts[one.teacher]
             by_host[host] = (*by_host.get(host, ()), one)
         self._calls.asked(len(by_host), max(map(self._dispatch.replicas, by_host), default=1))
-        pixels = self._pixels(batch) if by_host else None
+        inline, beside = self._pixels(batch) if by_host else (None, None)
         places: dict[str, Place] = {}
         for host, requests in by_host.items():
             errand = self._open.setdefault(host, Errand(host))
-            place = errand.add(batch, requests, pixels)
+            place = errand.add(Asked(batch.ids, batch.views, requests, inline), beside)
             places |= {one.teacher: (errand, place, number) for number, one in enumerate(requests)}
             if errand.batches >= self._calls.batches:
                 self._dispatch.send(self._open.pop(host))
         self._dispatch.look_round()
         return PoolAnswer(self, [places[one.teacher] for one in request])
 
-    def _pixels(self, batch: Batch) -> Any | None:
+    def _pixels(self, batch: Batch) -> tuple[Pixels | None, Any | None]:
+        """Small ones to send within each call, or a reference to large ones for all."""
         if self._handle.inputs == "derived":
-            return None
+            return None, None
         pixels = {name: tensor.numpy() for name, tensor in batch.inputs.items()}
-        return pixels if sum(array.nbytes for array in pixels.values()) <= INLINE_BYTES else ray.put(pixels)
+        small = sum(array.nbytes for array in pixels.values()) <= INLINE_BYTES
+        return (pixels, None) if small else (None, ray.put(pixels))
 
     def use(self, places: list[Place]) -> list[Knowledge]:
         """The answers, waited for if need be, at the moment when they are trained on.

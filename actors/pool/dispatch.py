@@ -4,6 +4,7 @@ late."""
 from __future__ import annotations
 
 import logging
+import pickle
 import time
 
 import ray
@@ -55,7 +56,7 @@ class Dispatch:
         own_slow_s, peers_slow_s = router.slow_s(number)
         ahead = router.sent(number, errand.batches)
         waits = patience(own_slow_s, peers_slow_s, ahead, self._most_s)
-        reference = actor.answer.remote(errand.asked, *errand.pixels)
+        reference = actor.answer.remote(pickle.dumps(errand.asked, pickle.HIGHEST_PROTOCOL), *errand.pixels)
         replica = Replica(errand.host, number)
         errand.attempts.append(Attempt(replica, reference, now_s, now_s + waits.late_s, now_s + waits.lost_s))
 
@@ -105,7 +106,7 @@ class Dispatch:
 
     def _take(self, errand: Errand, attempt: Attempt) -> None:
         try:
-            reply: Reply = ray.get(attempt.reference)
+            reply = Reply(*ray.get(attempt.reference))
         except RayTaskError as error:
             if isinstance(error.cause, KnowledgeError):
                 raise error.cause from error
@@ -122,7 +123,7 @@ class Dispatch:
 
     def _settle_stray(self, stray: Attempt, batches: int) -> None:
         try:
-            reply: Reply = ray.get(stray.reference)
+            reply = Reply(*ray.get(stray.reference))
         except RayError as error:
             self._lose(stray, _death(error))
             return

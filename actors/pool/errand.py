@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from actors.knowledge import Batch, TeacherRequest
 from actors.pool.members import Replica
 from actors.pool.replica import Asked, Reply
 
@@ -23,7 +22,7 @@ class Attempt:
 
 @dataclass(eq=False)
 class Errand:
-    """`pixels`: a reference for each batch, where they are sent; `attempts`: those under way; `tries`: how often a
+    """`pixels`: references to those that do not lie in `asked`; `attempts`: those under way; `tries`: how often a
     replica was asked in vain; `hedged`: whether a second was asked because the first was late; `reply`: once it is
     there."""
 
@@ -48,9 +47,9 @@ class Errand:
     def lost_by(self, now_s: float) -> list[Attempt]:
         return [attempt for attempt in self.attempts if attempt.lost_s <= now_s]
 
-    def add(self, batch: Batch, requests: tuple[TeacherRequest, ...], pixels: Any | None) -> int:
+    def add(self, asked: Asked, pixels: Any | None) -> int:
         """The place of the batch among those of the errand."""
-        self.asked.append(Asked(batch.ids, batch.views, requests))
+        self.asked.append(asked)
         if pixels is not None:
             self.pixels.append(pixels)
         return len(self.asked) - 1

@@ -1,5 +1,6 @@
 """A replica, as plain Python: what it answers is what its teachers say in process, however the pixels come."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from actors.data import SharedDataset
 from actors.errors import KnowledgeError
 from actors.knowledge import TeacherRequest, unpack
 from actors.pool.members import by_host
-from actors.pool.replica import Asked, TeacherActor
+from actors.pool.replica import Asked, Reply, TeacherActor
 from actors.sources import LocalTeachers
 from actors.specs import TeacherSpec
 from tests.unit.digits_setup import DATA, batches, digits, model, save_teacher
@@ -29,6 +30,10 @@ def asked(batch, *requests) -> Asked:
     return Asked(batch.ids, batch.views, requests)
 
 
+def ask(replica: TeacherActor, several: list[Asked], *pixels) -> Reply:
+    return Reply(*replica.answer(pickle.dumps(several), *pixels))
+
+
 REQUESTS = (TeacherRequest("small"), TeacherRequest("wide", rows=(20, 3)))
 
 
@@ -38,7 +43,7 @@ def test_one_call_about_several_batches_of_several_teachers(specs, inputs):
     several = batches(3)
     pixels = [pixels_of(batch) for batch in several] if inputs == "sent" else []
 
-    reply = replica.answer([asked(batch, *REQUESTS) for batch in several], *pixels)
+    reply = ask(replica, [asked(batch, *REQUESTS) for batch in several], *pixels)
 
     local = LocalTeachers.load(specs)
     for batch, answers in zip(several, reply.answers, strict=True):
@@ -54,11 +59,22 @@ def test_one_call_about_several_batches_of_several_teachers(specs, inputs):
             assert whole.digests is None and part.digests is None, "they were the student's own pixels"
 
 
+def test_small_pixels_lie_within_the_call_and_large_ones_beside_it(specs):
+    replica, (small, large) = TeacherActor(specs, DATA, None), batches(2)
+    within = replace(asked(small, *REQUESTS), pixels=pixels_of(small))
+
+    reply = ask(replica, [asked(large, *REQUESTS), within], pixels_of(large))
+
+    local = LocalTeachers.load(specs)
+    for batch, answers in zip((large, small), reply.answers, strict=True):
+        assert torch.equal(unpack(answers[0]).logits, local.ask(batch, REQUESTS).result()[0].logits)
+
+
 def test_it_says_how_long_it_took_and_how_much_it_sent(specs):
     replica = TeacherActor(specs, DATA, None)
     [batch] = batches(1)
 
-    reply = replica.answer([asked(batch, *REQUESTS)], pixels_of(batch))
+    reply = ask(replica, [asked(batch, *REQUESTS)], pixels_of(batch))
 
     small, wide = reply.served(7, retries=2)
     assert (small.teacher, small.replica, small.rows, small.num_bytes) == ("small", "7", 24, 24 * 10 * 4)
@@ -73,14 +89,14 @@ def test_what_cannot_be_learned_from_names_the_sample_ids(tmp_path):
     spec = save_teacher(tmp_path, spec=model("tests.unit.test_replica:Sour"))
     [batch] = batches(1)
     with pytest.raises(KnowledgeError, match=f"'wide' sent NaN .* sample ids {batch.ids[20]}, {batch.ids[3]};"):
-        TeacherActor([spec], DATA, None).answer([asked(batch, TeacherRequest("wide", rows=(20, 3)))], pixels_of(batch))
+        ask(TeacherActor([spec], DATA, None), [asked(batch, TeacherRequest("wide", rows=(20, 3)))], pixels_of(batch))
 
 
 def test_a_failed_call_is_no_longer_present(specs):
     replica = TeacherActor(specs, DATA, None)
     [batch] = batches(1)
     with pytest.raises(ValueError, match="nowhere"):
-        replica.answer([asked(batch, TeacherRequest("wide", taps=("nowhere",)))], pixels_of(batch))
+        ask(replica, [asked(batch, TeacherRequest("wide", taps=("nowhere",)))], pixels_of(batch))
     assert replica.state()[0] == 0
 
 
