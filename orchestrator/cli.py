@@ -22,6 +22,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+pool = typer.Typer(help="Who serves the teachers of a run under way: look, add, remove.", no_args_is_help=True)
+app.add_typer(pool, name="pool")
 errors = Console(stderr=True)
 WIDTH_OF_FILES = 140
 INTERRUPTED = 130
@@ -32,6 +34,10 @@ Overrides = Annotated[
     typer.Argument(help="Changes to the config, as key.path=value.", metavar="[KEY.PATH=VALUE]..."),
 ]
 Address = Annotated[str | None, typer.Option(help="Of a Ray cluster, e.g. auto or ray://host:10001.")]
+
+Run = Annotated[str, typer.Argument(help="The folder of a run.", metavar="RUN")]
+Teacher = Annotated[str, typer.Argument(help="Its name, or that of the actor it shares with others.")]
+Count = Annotated[int, typer.Option(help="How many replicas.", min=1)]
 
 
 @app.command()
@@ -106,7 +112,7 @@ def methods(
 
 @app.command()
 def sync(
-    folder: Annotated[str, typer.Argument(help="The folder of a run.", metavar="RUN")],
+    folder: Run,
     uri: Annotated[str | None, typer.Option(help="Of the tracking server, where it is another one now.")] = None,
 ) -> None:
     """Send to MLflow what a run could not send while its server was away."""
@@ -126,6 +132,36 @@ def report(
     folders = list(dict.fromkeys(os.path.realpath(run) for run in runs))
     written = write_report(folders[0], to) if len(folders) == 1 else write_comparison(folders, to or COMPARISON_FILE)
     typer.echo(f"report {written}")
+
+
+@pool.command()
+def status(folder: Run) -> None:
+    """Say of each teacher how many replicas serve and are wanted, which were lost and why, and who is waited for."""
+    from orchestrator.pools import pools_of
+    from orchestrator.printing import print_pools
+
+    with pools_of(folder) as pools:
+        print_pools(pools.status(), pools.free(), terminal())
+
+
+@pool.command()
+def add(folder: Run, teacher: Teacher, count: Count = 1) -> None:
+    """Let more replicas of a teacher join; they take up work as soon as they have loaded it."""
+    _wish(folder, teacher, count)
+
+
+@pool.command()
+def remove(folder: Run, teacher: Teacher, count: Count = 1) -> None:
+    """Let replicas of a teacher go once they have answered what they were asked; one is always left."""
+    _wish(folder, teacher, -count)
+
+
+def _wish(folder: str, teacher: str, change: int) -> None:
+    from orchestrator.pools import pools_of
+
+    with pools_of(folder) as pools:
+        for line in pools.wish(teacher, change):
+            typer.echo(line)
 
 
 def refuse_misspelt(elsewhere: Sequence[str]) -> None:

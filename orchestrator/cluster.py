@@ -25,6 +25,9 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
+SPARE_CPUS = 16
+"""For replicas that are added while a run goes on."""
+
 
 @contextmanager
 def connected(address: str | None, wanted: Mapping[str, float]) -> Iterator[dict[str, float]]:
@@ -56,7 +59,7 @@ def _own_sigterm() -> Iterator[None]:
 
 def _join(address: str | None, wanted: Mapping[str, float]) -> None:
     if address is None:
-        cores = max(os.cpu_count() or 1, ceil(wanted.get("CPU", 1)))
+        cores = max(os.cpu_count() or 1, ceil(wanted.get("CPU", 1))) + SPARE_CPUS
         ray.init(
             address="local",
             num_cpus=cores,

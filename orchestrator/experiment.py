@@ -25,6 +25,7 @@ from orchestrator.ladder_run import CannotResume, LadderRun, Trained, shared
 from orchestrator.live import LiveView
 from orchestrator.packaging import MODEL_FOLDER, Packaging
 from orchestrator.plan import Plan, make_plan
+from orchestrator.pools import announced
 from orchestrator.reporting.report import write_report
 from orchestrator.result import (
     CONFIG_FILE,
@@ -89,13 +90,15 @@ class Experiment:
             if not folder.has(CONFIG_FILE):
                 folder.write(CONFIG_FILE, self.config.to_yaml().encode())
             view.say(f"run {folder}")
-            with self._tracker(folder, view) as tracker:
-                return self._tracked(folder, view, tracker, started)
+            with announced(folder, address) as namespace, self._tracker(folder, view) as tracker:
+                return self._tracked(folder, view, tracker, namespace, started)
 
-    def _tracked(self, folder: Folder, view: LiveView, tracker: Tracker, started: float) -> ExperimentResult:
+    def _tracked(
+        self, folder: Folder, view: LiveView, tracker: Tracker, namespace: str, started: float
+    ) -> ExperimentResult:
         tracker.start(None, experiment_params(self.config), self._tags())
         try:
-            result = self._run_on_cluster(folder, view, tracker, started)
+            result = self._run_on_cluster(folder, view, tracker, namespace, started)
         except CannotResume:
             tracker.end(None, FAILED)
             raise
@@ -129,9 +132,11 @@ class Experiment:
         given = {f"teachers.{name}.registered": uri for name, uri in self.findings.registered.items()}
         return {"collegium.name": self.config.name, "collegium.seed": str(self.config.seed), **given}
 
-    def _run_on_cluster(self, folder: Folder, view: LiveView, tracker: Tracker, started: float) -> ExperimentResult:
+    def _run_on_cluster(
+        self, folder: Folder, view: LiveView, tracker: Tracker, namespace: str, started: float
+    ) -> ExperimentResult:
         data = self.config.data.spec()
-        run = LadderRun(self.config, self.findings, folder, tracker)
+        run = LadderRun(self.config, self.findings, folder, tracker, namespace)
         with view:
             test = ray.put(shared(data.test.build(), "data.test"))
             trained = run.train(view)

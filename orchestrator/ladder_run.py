@@ -59,13 +59,16 @@ class Trained:
 class LadderRun:
     """The rungs of one experiment under way, those that do not need each other side by side."""
 
-    def __init__(self, config: ExperimentConfig, findings: Findings, folder: Folder, tracker: Tracker) -> None:
+    def __init__(
+        self, config: ExperimentConfig, findings: Findings, folder: Folder, tracker: Tracker, namespace: str
+    ) -> None:
         self.teachers: dict[str, TeacherSpec] = dict(findings.teachers)
         self._config = config
         self._num_classes = findings.num_classes
         self._findings = findings
         self._folder = folder
         self._tracker = tracker
+        self._namespace = namespace
         self._models = Folder(str(Path(config.storage).absolute())) / MODELS_FOLDER
         self._data = config.data.spec()
         self._dataset = self._data.train.build()
@@ -147,7 +150,7 @@ class LadderRun:
         if reused:
             return read_trained(rung, model, reused=True)
         if not folder.has(OUTCOME_FILE):
-            pool = self._pool(spec.teachers)
+            pool = self._pool(rung.name, spec.teachers)
             try:
                 train_rung(TrainJob(spec, self._shared, folder, pool and pool.handle, self._board))
             finally:
@@ -159,12 +162,13 @@ class LadderRun:
                 model.write(name, folder.read(name))
         return read_trained(rung, folder, reused=False)
 
-    def _pool(self, specs: Sequence[TeacherSpec]) -> TeacherPool | None:
+    def _pool(self, rung: str, specs: Sequence[TeacherSpec]) -> TeacherPool | None:
         if self._config.source == "local" or not specs:
             return None
         timeout_s, inputs = self._config.answer_timeout_s, inputs_of(self._config, self._findings)
         assert timeout_s is not None and inputs is not None
-        pool = TeacherPool.start(specs, self._shared, self._data, PoolSettings(inputs, timeout_s))
+        settings = PoolSettings(inputs, timeout_s, rung, self._namespace)
+        pool = TeacherPool.start(specs, self._shared, self._data, settings)
         self._pools.append(pool)
         if self._ended:
             pool.stop()

@@ -14,9 +14,11 @@ from orchestrator.targets import not_here
 from orchestrator.tracking.delivery import without_password
 
 if TYPE_CHECKING:
+    from actors.pool.controller import PoolStatus
     from orchestrator.plan import Plan, PlannedRung, Teaching
 
-NUMBERS = ("parameters", "each sample", "each step", "accuracy", "cross-entropy")
+COUNTS = ("serving", "wanted", "students waited")
+NUMBERS = (*COUNTS, "parameters", "each sample", "each step", "accuracy", "cross-entropy")
 
 
 def print_plan(plan: Plan, console: Console) -> None:
@@ -56,6 +58,23 @@ def print_result(result: ExperimentResult, console: Console, tracked: str = "") 
     console.print()
     for name, place in places.items():
         console.print(f"{name:<8} {place}", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_pools(pools: Mapping[str, PoolStatus], free: Mapping[str, float], console: Console) -> None:
+    """By rung; `free`: what the cluster has left."""
+    table = _table("", "rung", "teacher", *COUNTS)
+    lines = []
+    for rung, pool in pools.items():
+        for name, host in pool.hosts.items():
+            called = name if host.teachers == (name,) else f"{name} ({', '.join(host.teachers)})"
+            _add(table, rung, called, str(host.serving), str(host.wanted), f"{host.waited:.0%}")
+        lines += [f"{rung}: {lost.host} replica {lost.number} was lost: {cause}" for lost, cause in pool.lost.items()]
+        lines += [f"{rung}: {host}: {cause}" for host, cause in pool.failed.items()]
+    if any(host.serving < host.wanted for pool in pools.values() for host in pool.hosts.values()):
+        lines.append(f"who is wanted and does not serve yet loads, or waits for a place; free: {amounts_text(free)}")
+    console.print(table)
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def bytes_text(count: float) -> str:

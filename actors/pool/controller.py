@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from actors.pool.members import Members, Replica
+from actors.pool.members import HostStatus, Members, Replica
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,20 @@ class Told:
     wishes: list[Wish] = field(default_factory=list)
 
 
-class PoolController:
-    """Begins with nothing, also after a restart: the owner publishes the members again, clients keep what they know."""
+@dataclass(frozen=True)
+class PoolStatus:
+    """For somebody at a terminal; `lost` and `failed` as in `Members`."""
 
-    def __init__(self) -> None:
+    hosts: Mapping[str, HostStatus]
+    lost: Mapping[Replica, str]
+    failed: Mapping[str, str]
+
+
+class PoolController:
+    """Begins without members, also after a restart: the owner publishes them again, clients keep what they know."""
+
+    def __init__(self, hosts: Mapping[str, HostStatus]) -> None:
+        self._hosts = hosts
         self._members = Members()
         self._told = Told()
 
@@ -51,8 +61,10 @@ class PoolController:
         self._told.lost.update(lost)
         return self._members if self._members.version > version else None
 
-    def collect(self) -> tuple[int, Told]:
-        """For the owner: the version of the members here, and what was told since the last call."""
+    def collect(self, hosts: Mapping[str, HostStatus]) -> tuple[int, Told]:
+        """For the owner, who says how its hosts are: the version of the members here, and what was told since the last
+        call."""
+        self._hosts = hosts
         told, self._told = self._told, Told()
         return self._members.version, told
 
@@ -61,6 +73,9 @@ class PoolController:
 
     def members(self) -> Members:
         return self._members
+
+    def status(self) -> PoolStatus:
+        return PoolStatus(self._hosts, self._members.lost, self._members.failed)
 
     def wish(self, wish: Wish) -> None:
         self._told.wishes.append(wish)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import ray
@@ -12,7 +13,7 @@ from ray.exceptions import RayError
 from actors.policies.failure import may_start_replica
 from actors.policies.scaling import TICKS_TO_SHRINK, Demand, change
 from actors.pool.chronicle import Chronicle
-from actors.pool.members import Replica
+from actors.pool.members import HostStatus, Replica
 from actors.pool.replica import TeacherActor
 from actors.specs import DataSpec, TeacherSpec
 
@@ -82,13 +83,18 @@ class Host:
         hopeless = not (self.serving or self.starting or may_start_replica(len(self.failures)))
         return f"no new one can be started: {self.failures[-1]}" if hopeless else None
 
+    @property
+    def status(self) -> HostStatus:
+        waited = fmean([tick.waited for tick in self._demands]) if self._demands else 0.0
+        teachers = tuple(spec.name for spec in self.specs)
+        return HostStatus(teachers, self._wanted, len(self.serving), waited)
+
     def wish(self, more: int) -> None:
-        """By hand: so many more, or fewer; at least one is left."""
+        """By hand: so many more, or fewer; at least one is left. The bounds go along: `scale` does not undo it."""
         self._wanted = max(1, self._wanted + more)
-        fixed = self._fewest == self._most
-        self._fewest = self._wanted if fixed else min(self._fewest, self._wanted)
-        self._most = self._wanted if fixed else max(self._most, self._wanted)
+        self._fewest, self._most = max(1, self._fewest + more), max(1, self._most + more)
         self._demands = []
+        self._say(f"{self._wanted} wanted by hand")
 
     def scale(self, waited: float) -> None:
         """`waited`: the share of the time since the last call that students waited for it."""

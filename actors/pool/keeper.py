@@ -16,7 +16,7 @@ from actors.errors import TeacherLostError
 from actors.pool.chronicle import Chronicle
 from actors.pool.controller import PoolController, Wish
 from actors.pool.hosts import Host
-from actors.pool.members import Inputs, Members, PoolHandle, Replica, by_host
+from actors.pool.members import HostStatus, Inputs, Members, PoolHandle, Replica, by_host
 from actors.specs import DataSpec, TeacherSpec
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class TeacherPool:
         self._controller: Any = (
             ray.remote(PoolController)
             .options(num_cpus=0, max_restarts=-1, name=settings.name, namespace=settings.namespace)
-            .remote()
+            .remote(self._status())
         )
         self.members = Members()
         self._ended = Event()
@@ -125,7 +125,7 @@ class TeacherPool:
                 logger.warning("pool: %s", error)
 
     def _tick(self) -> None:
-        version, told = ray.get(self._controller.collect.remote(), timeout=CONTROLLER_S)
+        version, told = ray.get(self._controller.collect.remote(self._status()), timeout=CONTROLLER_S)
         for gone, cause in told.lost.items():
             self._hosts[gone.host].lose(gone.number, cause)
         for wish in told.wishes:
@@ -137,6 +137,9 @@ class TeacherPool:
             host.scale(told.waited_s.get(name, 0.0) / max(1, len(told.clients)) / (self._ticked_s - since_s))
             host.fill()
         self._publish(version)
+
+    def _status(self) -> dict[str, HostStatus]:
+        return {name: host.status for name, host in self._hosts.items()}
 
     def _publish(self, version_there: int = 0) -> None:
         now = Members(

@@ -30,6 +30,17 @@ class Members:
 
 
 @dataclass(frozen=True)
+class HostStatus:
+    """What the owner says of a host. `wanted`, `serving`: replicas; `waited`: the share of the latest
+    seconds that students waited for it, their mean."""
+
+    teachers: tuple[str, ...]
+    wanted: int
+    serving: int
+    waited: float
+
+
+@dataclass(frozen=True)
 class PoolHandle:
     """All that a client needs; travels to student workers.
 

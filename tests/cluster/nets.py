@@ -79,3 +79,18 @@ class SeekingDigits(Digits):
         self.place = index
         time.sleep(0.0001)
         return super().__getitem__(self.place)
+
+
+class PausedSGD(torch.optim.SGD):
+    """Says in `folder` that it is at one of these steps, and goes on once it is told to there."""
+
+    def __init__(self, parameters, *, folder: str, pauses: list[int], lr: float) -> None:
+        super().__init__(parameters, lr=lr)
+        self._folder, self._pauses, self._steps = Path(folder), pauses, 0
+
+    def step(self, closure=None):
+        self._steps += 1
+        if self._steps in self._pauses:
+            (self._folder / f"at-{self._steps}").touch()
+            wait_for((self._folder / f"go-{self._steps}").exists)
+        return super().step(closure)

@@ -140,7 +140,7 @@ def test_a_module_that_says_it_imports_no_such_thing_does_not(package):
 def test_help_and_configs_load_neither_torch_nor_ray():
     code = (
         "import sys, orchestrator.config, orchestrator.cli as cli\n"
-        "commands = ([], ['run'], ['check'], ['methods'], ['sync'], ['report'])\n"
+        "commands = ([], ['run'], ['check'], ['methods'], ['sync'], ['report'], ['pool'], ['pool', 'add'])\n"
         "helps = [[*command, '--help'] for command in commands]\n"
         "for words in (*helps, ['check', '--schema']):\n"
         "    sys.argv = ['collegium', *words]\n"
