@@ -18,6 +18,7 @@ from actors.pool.replica import TeacherActor
 from actors.specs import DataSpec, TeacherSpec
 
 CALLS_AT_ONCE = 8
+PULSE_S = 1.0
 CONTROL = "control"
 LEAVES_WITHIN_S = 60.0
 QUIET_FOR_S = 1.0
@@ -41,6 +42,8 @@ class Kept:
 
     def feel(self) -> None:
         """Takes what it has said of itself and asks anew; raises RayError where it is dead."""
+        if time.monotonic() - self.since_s < PULSE_S:
+            return
         ready, _ = ray.wait(self._pulse, timeout=0)
         if not ready:
             return
