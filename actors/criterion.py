@@ -6,7 +6,7 @@ no Ray.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ from actors.term import Outputs, Targets, Term
 
 
 class Criterion(nn.Module):
-    """Owns loss weights and their schedules, masks and connectors."""
+    """Owns loss weights and their schedules, masks and connectors. `dropped`: teachers that nobody asks any more; the
+    connectors to them stay, so that checkpoints fit."""
 
     def __init__(
         self,
@@ -25,11 +26,12 @@ class Criterion(nn.Module):
         student: Mapping[str, Shape],
         teachers: Sequence[TeacherSpec],
         seed: int = 0,
+        dropped: Collection[str] = (),
     ) -> None:
         super().__init__()
         by_name = {teacher.name: teacher for teacher in teachers}
         self.terms = nn.ModuleList(
-            Term(spec, student, [by_name[name] for name in spec.teachers], seed) for spec in losses
+            Term(spec, student, [by_name[name] for name in spec.teachers], seed, dropped) for spec in losses
         )
 
     def active(self, epoch: int) -> dict[str, Term]:

@@ -46,7 +46,7 @@ def build_distillation(spec: StudentSpec, one_input: Tensor) -> Distillation:
     model = spec.model.model.build()
     shapes = probe_shapes(model, spec.model.taps, one_input, spec.name)
     torch.manual_seed(spec.recipe.seed + 1)
-    criterion = Criterion(spec.losses, shapes, spec.teachers, spec.recipe.seed)
+    criterion = Criterion(spec.losses, shapes, spec.teachers, spec.recipe.seed, spec.dropped)
     return Distillation(TappedModel(model, spec.model.taps, f"{spec.name}.taps"), criterion)
 
 

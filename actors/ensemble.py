@@ -9,6 +9,7 @@ shares       fixed shares (teachers,) that add up to 1, float64, from the config
 temperature  of the loss
 teachers     their names
 classes      per teacher, the data's classes that its logits stand for, in order
+everyone     {name: classes} of all teachers of the loss; the others speak of those who were not dropped on the way
 labels       (rows,) int64, -1 where absent
 logits       of each teacher, (rows, classes that it knows), float32
 dice         a numpy generator of this step, the same for all workers
@@ -165,32 +166,26 @@ def label_routing(
     labels: Tensor,
     teachers: Sequence[str],
     classes: Sequence[Sequence[int]],
+    everyone: Mapping[str, Sequence[int]] | None = None,
     routes: Mapping[str, Sequence[int]] | None = None,
 ) -> Tensor:
     """A sample is taught by the specialists of its class, by their shares; others are not asked about it.
 
     `routes`: the data's classes of each teacher; left out, those of its class map. Samples without a label, and of a
-    class that is nobody's, are taught by all.
+    class that is nobody's, are taught by all. Where the specialists of a class were dropped, whoever knows it teaches
+    it, else nobody does.
 
     Raises:
         ValueError: routes of a teacher that is not heard, or no routes where all know the same classes.
     """
-    if routes is None and len({tuple(sorted(known)) for known in classes}) == 1 < len(teachers):
-        raise ValueError("routes: all teachers know the same classes; say who teaches which, {teacher: [classes]}")
-    strangers = set(routes or ()) - set(teachers)
-    if strangers:
-        raise ValueError(
-            f"routes: {sorted(strangers)[0]!r} is none of the teachers {', '.join(teachers)}; leave it out"
-        )
-    own = classes if routes is None else [routes.get(name, ()) for name in teachers]
-    for name, wanted, known in zip(teachers, own, classes, strict=True):
-        if unknown := set(wanted) - set(known):
-            raise ValueError(f"routes: {name!r} does not know class {min(unknown)}; it knows {sorted(known)}")
-    responsible = torch.stack(
-        [torch.isin(labels, torch.tensor(list(known), dtype=labels.dtype, device=labels.device)) for known in own]
-    )
-    raw = shares.to(labels.device).unsqueeze(1) * responsible
-    return _scaled(torch.where(raw.sum(dim=0) > 0, raw, shares.to(labels.device).unsqueeze(1)))
+    known = everyone or dict(zip(teachers, classes, strict=True))
+    own = _specialities(known, routes)
+    by_row = shares.to(labels.device).unsqueeze(1)
+    raw = by_row * torch.stack([_among(labels, own[name]) for name in teachers])
+    orphaned = _among(labels, [one for name in own if name not in teachers for one in own[name]])
+    knowing = torch.stack([_among(labels, known[name]) for name in teachers])
+    raw = torch.where(raw.sum(dim=0) > 0, raw, by_row * (knowing | ~orphaned))
+    return raw / raw.sum(dim=0).clamp(min=torch.finfo(raw.dtype).tiny)
 
 
 @combines(paper="Jacobs et al., 1991, Adaptive mixtures of local experts", gives="weights")
@@ -207,10 +202,19 @@ class learned(nn.Module):
         super().__init__()
         self.scores = nn.Parameter(shares.float().log())
 
-    def forward(self, *, logits: Sequence[Tensor], labels: Tensor, classes: Sequence[Sequence[int]]) -> LearnedWeights:
+    def forward(
+        self,
+        *,
+        logits: Sequence[Tensor],
+        labels: Tensor,
+        classes: Sequence[Sequence[int]],
+        teachers: Sequence[str] = (),
+        everyone: Mapping[str, Sequence[int]] | None = None,
+    ) -> LearnedWeights:
         right = _label_log_probabilities(logits, labels, classes)
         known = right > -torch.inf
-        log_weights = torch.log_softmax(self.scores, dim=0)
+        heard = slice(None) if everyone is None else [list(everyone).index(name) for name in teachers]
+        log_weights = torch.log_softmax(self.scores[heard], dim=0)
         of_knowing = torch.where(known, log_weights.unsqueeze(1), NEVER)
         mixture = torch.logsumexp(of_knowing + torch.where(known, right, 0), dim=0) - of_knowing.logsumexp(dim=0)
         return LearnedWeights(log_weights.detach().exp(), -mixture)
@@ -238,6 +242,27 @@ def shares_of(teachers: Sequence[str], weights: Mapping[str, float] | None, wher
             f"{where}: expected weights above 0, got {raw.tolist()}; leave a teacher without weight out of `teachers`"
         )
     return raw / raw.sum() if len(raw) else raw
+
+
+def _specialities(
+    known: Mapping[str, Sequence[int]], routes: Mapping[str, Sequence[int]] | None
+) -> Mapping[str, Sequence[int]]:
+    """The classes of each teacher that it is asked about, of those that it knows."""
+    if routes is None and len({tuple(sorted(classes)) for classes in known.values()}) == 1 < len(known):
+        raise ValueError("routes: all teachers know the same classes; say who teaches which, {teacher: [classes]}")
+    strangers = set(routes or ()) - set(known)
+    if strangers:
+        raise ValueError(f"routes: {sorted(strangers)[0]!r} is none of the teachers {', '.join(known)}; leave it out")
+    own = known if routes is None else {name: routes.get(name, ()) for name in known}
+    for name, wanted in own.items():
+        if unknown := set(wanted) - set(known[name]):
+            raise ValueError(f"routes: {name!r} does not know class {min(unknown)}; it knows {sorted(known[name])}")
+    return own
+
+
+def _among(labels: Tensor, classes: Sequence[int]) -> Tensor:
+    """Whether each row's label is one of `classes`."""
+    return torch.isin(labels, torch.tensor(list(classes), dtype=labels.dtype, device=labels.device))
 
 
 def _label_log_probabilities(logits: Sequence[Tensor], labels: Tensor, classes: Sequence[Sequence[int]]) -> Tensor:

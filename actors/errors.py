@@ -1,9 +1,20 @@
 """Errors that end a run with a cause rather than a traceback. Standard library only."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class KnowledgeError(RuntimeError):
     """What a teacher sent cannot be learned from."""
 
 
 class TeacherLostError(RuntimeError):
-    """A teacher has no replica left, or its own code failed."""
+    """Teachers have no replica left, or the code of one failed. `teachers`: all who are lost with it."""
+
+    def __init__(self, cause: str, teachers: Sequence[str]) -> None:
+        super().__init__(cause)
+        self.teachers = tuple(teachers)
+
+    def __reduce__(self) -> tuple[type[TeacherLostError], tuple[str, tuple[str, ...]]]:
+        return type(self), (str(self), self.teachers)

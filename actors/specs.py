@@ -28,7 +28,7 @@ ENSEMBLE_RULES = (
     "learned",
 )
 """Our own ensemble rules: names in `actors.ensemble`."""
-RULE_ARGUMENTS = ("targets", "shares", "temperature", "teachers", "classes", "labels", "logits", "dice")
+RULE_ARGUMENTS = ("targets", "shares", "temperature", "teachers", "classes", "everyone", "labels", "logits", "dice")
 """What an ensemble rule may ask for by name; `actors.ensemble` says what each is."""
 ANSWERS_FILE = "predictions.parquet"
 """In a run's folder: every model's answers on the test set."""
@@ -106,7 +106,8 @@ class TeacherSpec:
 
     `shapes`: of its logits and of the feature at each tap, `input_shape`: of what its model is given; all without the
     rows. `compile`: a backend of torch.compile. `replicas`: at first, and the fewest; `most_replicas`: to which the
-    pool may grow (None: it does not). `actor`: teachers of one name live in the same actors.
+    pool may grow (None: it does not). `actor`: teachers of one name live in the same actors. `may_be_dropped`: a rung
+    goes on without it once it is lost.
     """
 
     name: str
@@ -124,6 +125,7 @@ class TeacherSpec:
     most_replicas: int | None = None
     resources: Resources = Resources()
     actor: str | None = None
+    may_be_dropped: bool = False
 
     @property
     def host(self) -> str:
@@ -226,7 +228,8 @@ class StudentSpec:
     """Everything a training rung needs: a student, an assistant, or a teacher that is trained here.
 
     `window`: batches under way at the teachers; None: as many as it takes.
-    `rows_per_epoch`: the labelled rows are repeated to so many; None: each row once.
+    `rows_per_epoch`: the labelled rows are repeated to so many; None: each row once. `dropped`: teachers that were lost
+    on the way; nobody asks them.
     """
 
     name: str
@@ -243,3 +246,4 @@ class StudentSpec:
     resources: Resources = Resources()
     window: int | None = None
     rows_per_epoch: int | None = None
+    dropped: tuple[str, ...] = ()

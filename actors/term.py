@@ -7,7 +7,7 @@ both. Imports no Ray.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -56,7 +56,12 @@ class Term(nn.Module):
     """One loss: which student tensor learns from which tensors of which teachers."""
 
     def __init__(
-        self, spec: LossSpec, student: Mapping[str, Shape], teachers: Sequence[TeacherSpec], seed: int = 0
+        self,
+        spec: LossSpec,
+        student: Mapping[str, Shape],
+        teachers: Sequence[TeacherSpec],
+        seed: int = 0,
+        dropped: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -66,7 +71,9 @@ class Term(nn.Module):
         self._function = closing_of(spec)
         self._arguments = _arguments(self._function)
         where = f"{spec.key}.ensemble"
-        self.combination = Combination(spec.ensemble, teachers, student[LOGITS][-1], self.temperature, where)
+        num_classes = student[LOGITS][-1]
+        self.combination = Combination(spec.ensemble, teachers, num_classes, self.temperature, where, dropped)
+        self._all_rows_count = not self.needs_labels and len(self.combination.heard) == len(teachers)
         # By number: torch's ModuleDict refuses names such as `half`, `train` or `type`.
         self.connectors = nn.ModuleList(nn.ModuleList(self._connectors(student, teacher)) for teacher in teachers)
 
@@ -98,19 +105,19 @@ class Term(nn.Module):
     def asked(self, labels: Tensor, position: Position) -> dict[str, TeacherRequest]:
         """What it must hear about a batch, by teacher; the same teachers on all workers where weights are by
         teacher."""
-        requests = {hearing.request.teacher: hearing.request for hearing in self.hearings}
+        requests = {self.teachers[k].name: self.hearings[k].request for k in self.combination.heard}
         if self.combination.gives_target or self.needs_answers or not requests:
             return requests
         weights, _ = self.combination.weights(labels, position, self._seed)
-        by_row = zip(requests.items(), asked_rows(weights), strict=True)
-        return {name: replace(request, rows=rows) for (name, request), rows in by_row if rows != ()}
+        by_row = zip(self.hearings, asked_rows(weights), strict=True)
+        return {one.request.teacher: replace(one.request, rows=rows) for one, rows in by_row if rows != ()}
 
     def forward(self, outputs: Outputs, targets: Targets) -> Value:
         if self.spec.on == "labels":
             values = self._values([outputs.logits], None, targets.labels, targets.ids)
             return Value(self._mean(*values), torch.zeros(0))
         if self.combination.gives_target:
-            sent = [self._heard(targets, k)[0] for k in range(len(self.teachers))]
+            sent = [self._heard(targets, k)[0] for k in self.combination.heard]
             return Value(self._against(outputs, targets, 0, [self.combination.target(sent)]), self.combination.shares)
         weights, objective = self.combination.weights(
             targets.labels, targets.position, self._seed, self._answers(targets) if self.needs_answers else ()
@@ -121,17 +128,16 @@ class Term(nn.Module):
         return replace(self._weighted_by_row(outputs, targets, weights), objective=added)
 
     def _answers(self, targets: Targets) -> list[Tensor]:
-        return [hearing.logits(targets.knowledge[hearing.request.teacher]) for hearing in self.hearings]
+        heard = [self.hearings[k] for k in self.combination.heard]
+        return [hearing.logits(targets.knowledge[hearing.request.teacher]) for hearing in heard]
 
     def _weighted(self, outputs: Outputs, targets: Targets, weights: Tensor) -> Tensor:
         # Not whoever has answered: another loss may hear more teachers on one worker than on another, and all workers
         # must take part in the same sums.
-        heard = [True] * len(weights) if self.needs_answers else [weight != 0 for weight in weights.tolist()]
-        values = [
-            weights[k] * self._against(outputs, targets, k, self._heard(targets, k))
-            for k in range(len(self.teachers))
-            if heard[k]
-        ]
+        heard: Sequence[int] = self.combination.heard
+        if not self.needs_answers:
+            heard = [k for k, weight in enumerate(weights.tolist()) if weight]
+        values = [weights[k] * self._against(outputs, targets, k, self._heard(targets, k)) for k in heard]
         return torch.stack(values).sum(dim=0)
 
     def _weighted_by_row(self, outputs: Outputs, targets: Targets, weights: Tensor) -> Value:
@@ -146,6 +152,8 @@ class Term(nn.Module):
         shares = weights / totals.clamp(min=torch.finfo(totals.dtype).tiny)
         taught = (totals > 0).to(totals.dtype)
         value = self._mean((shares * torch.stack(losses)).sum(dim=0), taught)
+        if not value.requires_grad:  # nobody who is left teaches any of these rows
+            value = value + 0 * outputs.logits.sum()
         return Value(value, shares.detach().sum(dim=1) / taught.sum().clamp(min=1))
 
     def _per_row(
@@ -190,7 +198,7 @@ class Term(nn.Module):
 
     def _mean(self, values: Tensor, counted: Tensor) -> Tensor:
         """The mean of the rows that count, over all workers."""
-        if not self.needs_labels:
+        if self._all_rows_count:
             return values.mean()
         return (values * counted).sum() / mean_over_workers(counted.sum()).clamp(min=1e-6)
 

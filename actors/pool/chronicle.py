@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -27,16 +28,30 @@ class Chronicle:
     def restart(self, host: str) -> None:
         self._restarts[host] = self._restarts.get(host, 0) + 1
 
-    def record(self) -> dict[str, Any]:
-        """As JSON takes it."""
+    def record(self, dropped: Sequence[str] = ()) -> dict[str, Any]:
+        """As JSON takes it. `dropped`: the teachers that the pool was started without."""
         return {
             "started": self._started_s,
             "replicas": self._replicas,
             "restarts": self._restarts,
             "events": self._events,
-            "dropped": [],
+            "dropped": list(dropped),
         }
 
     @property
     def _now_s(self) -> float:
         return round(time.time() - self._started_s, 2)
+
+
+def joined(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """The records of two pools that served a rung, one after the other; between them nobody serves."""
+    shift_s = round(later["started"] - earlier["started"], 2)
+    replicas = {host: [*counts, [shift_s, 0]] for host, counts in earlier["replicas"].items()}
+    restarts = dict(earlier["restarts"])
+    for host, counts in later["replicas"].items():
+        replicas[host] = [*replicas.get(host, []), *([round(shift_s + at_s, 2), count] for at_s, count in counts)]
+    for host, count in later["restarts"].items():
+        restarts[host] = restarts.get(host, 0) + count
+    events = [[round(shift_s + at_s, 2), host, text] for at_s, host, text in later["events"]]
+    whole = {"replicas": replicas, "restarts": restarts, "events": [*earlier["events"], *events]}
+    return {**later, "started": earlier["started"], **whole}

@@ -31,6 +31,7 @@ class Dispatch:
     def __init__(self, handle: PoolHandle, rank: int, log: ServingLog) -> None:
         self._most_s = handle.answer_timeout_s
         self._log = log
+        self._teachers_of = handle.teachers_of
         self._exchange = Exchange(handle, rank)
         self._routers = {host: Router(rank) for host in handle.hosts.values()}
         self._lost: dict[Replica, str] = {}
@@ -100,7 +101,8 @@ class Dispatch:
 
     def _await_replica(self, errand: Errand, unserved_s: float) -> None:
         if errand.host in self._exchange.members.failed or unserved_s > self._most_s:
-            raise TeacherLostError(f"teacher {errand.host!r} has no replica left; {self._causes(errand.host)}")
+            text = f"teacher {errand.host!r} has no replica left; {self._causes(errand.host)}"
+            raise TeacherLostError(text, self._teachers_of(errand.host))
         if news := self._exchange.awaited_news():
             self._meet(news)
 
@@ -110,7 +112,8 @@ class Dispatch:
         except RayTaskError as error:
             if isinstance(error.cause, KnowledgeError):
                 raise error.cause from error
-            raise TeacherLostError(f"teacher {errand.host!r} failed: {error}") from error
+            text = f"teacher {errand.host!r} failed: {error}"
+            raise TeacherLostError(text, self._teachers_of(errand.host)) from error
         except RayError as error:
             self._lose(attempt, _death(error))
             return
@@ -158,7 +161,8 @@ class Dispatch:
         if decision is Decision.ABORT:
             raise TeacherLostError(
                 f"teacher {errand.host!r}: {errand.tries} replicas were lost over one request; "
-                f"{self._causes(errand.host)}"
+                f"{self._causes(errand.host)}",
+                self._teachers_of(errand.host),
             )
         if decision is Decision.REROUTE:
             errand.hedged = False

@@ -111,7 +111,8 @@ class TeacherPool:
             for host in waiting:
                 host.welcome(TICK_S / len(waiting))
                 if host.failures:
-                    raise TeacherLostError(f"teacher {host.name!r} could not be loaded: {host.failures[-1]}")
+                    text = f"teacher {host.name!r} could not be loaded: {host.failures[-1]}"
+                    raise TeacherLostError(text, [spec.name for spec in host.specs])
             if time.monotonic() - said_s > PATIENCE_S:
                 said_s = time.monotonic()
                 _say_waiting(waiting)

@@ -54,6 +54,9 @@ class PoolHandle:
     inputs: Inputs
     answer_timeout_s: float
 
+    def teachers_of(self, host: str) -> tuple[str, ...]:
+        return tuple(teacher for teacher, its_host in self.hosts.items() if its_host == host)
+
 
 def by_host(specs: Sequence[TeacherSpec]) -> dict[str, tuple[TeacherSpec, ...]]:
     """The teachers that live in the same actors; a host is called by its teachers' `actor`, or by its only teacher."""

@@ -40,6 +40,7 @@ torch.distributed.destroy_process_group()
 # On rank 0 the router asks `b` about all rows, on rank 1 about some, and the dice of this step hear `a` alone.
 RULES = """
 import json, sys, torch
+from dataclasses import replace
 torch.set_num_threads(1)
 from actors.criterion import Criterion
 from actors.knowledge import Knowledge, Position
@@ -63,13 +64,21 @@ student = torch.arange(18.0).reshape(6, 3).sin()
 mine = slice(3 * rank, 3 * rank + 3) if rank < 2 else slice(0, 6)
 step = next(step for step in range(50) if list(terms.terms[0].asked(labels, Position(0, step))) == ["a"])
 found = []
-for count in (len(losses), 2):
-    criterion = Criterion(losses[:count], {"logits": (3,)}, teachers)
+# Without b nobody teaches the rows of class 2, which are all of rank 0's.
+halves = [replace(one, class_map=known, shapes={"logits": (len(known),)})
+          for one, known in zip(teachers, [(0, 1), (2,)])]
+own = LossSpec("own", ImportSpec("actors.losses:kd_loss"), on="logits", teachers=("a", "b"),
+               ensemble=ImportSpec("actors.ensemble:label_routing"))
+for some, by, dropped in ((losses, teachers, ()), (losses[:2], teachers, ()), (losses, teachers, ("b",)),
+                          ([own], halves, ("b",))):
+    criterion = Criterion(some, {"logits": (3,)}, by, dropped=dropped)
     request = criterion.request(labels[mine], Position(0, step))
     known = {}
     for one in request:
         rows = slice(None) if one.rows is None else list(one.rows)
-        known[one.teacher] = Knowledge(one.teacher, logits[one.teacher][mine][rows], rows=one.rows)
+        columns = [teacher.class_map for teacher in by if teacher.name == one.teacher][0] or range(3)
+        sent = logits[one.teacher][mine][rows][:, list(columns)]
+        known[one.teacher] = Knowledge(one.teacher, sent, rows=one.rows)
     leaf = student[mine].clone().requires_grad_()
     targets = Targets(labels[mine], torch.arange(6)[mine], known, Position(0, step))
     total, values, _ = criterion(Outputs(leaf), targets)
