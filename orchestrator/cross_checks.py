@@ -76,7 +76,7 @@ def _check_batch(path: str, batch_size: int, rung: str, num_workers: int) -> Pro
 
 
 def _check_actors(config: ExperimentConfig) -> Problems:
-    """Teachers of one actor are as many as it, and take what it takes."""
+    """Teachers of one actor are as many as it, take what it takes, and are lost with it."""
     first: dict[str, str] = {}
     sections = {f"teachers.{name}": teacher for name, teacher in config.teachers.items()}
     sections |= {f"assistants.{name}": assistant for name, assistant in config.assistants.items()}
@@ -84,7 +84,7 @@ def _check_actors(config: ExperimentConfig) -> Problems:
         if section.actor is None:
             continue
         other = first.setdefault(section.actor, path)
-        for key in ("replicas", "resources"):
+        for key in ("replicas", "resources", "may_be_dropped"):
             if getattr(section, key) != getattr(sections[other], key):
                 yield f"{path}.{key}", f"it shares the actor {section.actor!r} with {other}; give both the same {key}"
         if section.actor in (*config.teachers, *config.assistants):
@@ -103,6 +103,11 @@ def _check_source(config: ExperimentConfig) -> Problems:
                 )
             if config.source == "local" and teacher.actor is not None:
                 yield f"{kind}.{name}.actor", "only a pool has actors (source: local); leave it out"
+            if config.source == "local" and teacher.may_be_dropped:
+                yield (
+                    f"{kind}.{name}.may_be_dropped",
+                    "only a pool loses teachers (source: local); leave it out",
+                )
             reserved = teacher.resources.num_gpus or teacher.resources.custom
             if config.source == "local" and kind == "teachers" and reserved:
                 yield (

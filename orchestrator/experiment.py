@@ -35,6 +35,7 @@ from orchestrator.result import (
     ExperimentResult,
     ModelResult,
     RungResult,
+    read_dropped,
     read_pool,
 )
 from orchestrator.tracking.journal import FAILED, FINISHED, KILLED
@@ -157,8 +158,9 @@ class Experiment:
         return result
 
     def _trained_models(self, run: LadderRun, trained: Mapping[str, Trained]) -> list[TrainedModel]:
+        """Not those who were lost on the way: what failed may fail again."""
         judged = [rung for rung in ladder(self.config) if rung.role != "teacher"]
-        return [
+        models = [
             *(
                 TrainedModel(one.name, one.model, one.weights, one.class_map)
                 for one in run.teachers.values()
@@ -166,13 +168,16 @@ class Experiment:
             ),
             *(TrainedModel(rung.name, rung.model, trained[rung.name].weights) for rung in judged),
         ]
+        lost = {name for one in trained.values() for name in read_dropped(one.folder)}
+        return [model for model in models if model.name not in lost]
 
     def _panel(self, models: Sequence[TrainedModel], history: Sequence[Mapping[str, Any]]) -> Panel:
         """The ensemble is of the teachers that anybody hears."""
         heard = {name for rung in ladder(self.config) for name in rung.teachers}
+        names = tuple(model.name for model in models)
         return Panel(
-            models=tuple(model.name for model in models),
-            ensemble=tuple(name for name in self.config.teachers if name in heard),
+            models=names,
+            ensemble=tuple(name for name in self.config.teachers if name in heard and name in names),
             weights=mean_weights(history),
         )
 
@@ -254,4 +259,7 @@ def mean_weights(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 def _rung_result(trained: Trained) -> RungResult:
     outcome = {key: value for key, value in trained.outcome.items() if key != "parameters"}
     pool = read_pool(trained.folder)
-    return RungResult(trained.rung.name, trained.rung.role, reused=trained.reused, pool=pool, **outcome)
+    dropped = read_dropped(trained.folder)
+    return RungResult(
+        trained.rung.name, trained.rung.role, reused=trained.reused, pool=pool, dropped=dropped, **outcome
+    )

@@ -13,11 +13,14 @@ from typing import Any
 import ray
 
 from actors.data import SharedDataset
+from actors.errors import TeacherLostError
 from actors.fingerprints import dataset_fingerprint
+from actors.policies.dropping import may_go_on
+from actors.pool.chronicle import joined
 from actors.pool.keeper import PoolSettings, TeacherPool
 from actors.progress import ProgressBoard
 from actors.serving import POOL_FILE
-from actors.specs import TeacherSpec
+from actors.specs import StudentSpec, TeacherSpec
 from actors.storage import Folder
 from actors.training import OUTCOME_FILE, WEIGHTS_FILE, TrainJob
 from actors.views import MapDataset
@@ -29,13 +32,15 @@ from orchestrator.ladder import Rung, ladder
 from orchestrator.launch import train_rung
 from orchestrator.live import LiveView
 from orchestrator.plan import inputs_of
-from orchestrator.result import read_pool
+from orchestrator.result import DROPPED_FILE, read_dropped, read_pool, shown_cause
 from orchestrator.tracking.journal import FAILED, FINISHED, KILLED, Status
 from orchestrator.tracking.telling import epoch_values, rung_params, rung_values
 from orchestrator.tracking.tracker import Tracker
 
 POLL_S = 0.25
 KEY_FILE = "key"
+DROPPED_TAG = "collegium.dropped"
+NOT_WHOLE = "so it will not be what all of its teachers would make"
 
 
 class CannotResume(ValueError):
@@ -125,7 +130,7 @@ class LadderRun:
         try:
             for name in set(rung.teachers) & set(self._done):
                 self._done[name].result()
-            trained = self._train(rung)
+            trained = self._train(rung, view)
             self._tell(trained)
         except BaseException as error:
             self._done[rung.name].set_exception(error)
@@ -136,13 +141,13 @@ class LadderRun:
             view.say(f"{rung.name}  found trained: {trained.folder}")
         self._done[rung.name].set_result(trained)
 
-    def _train(self, rung: Rung) -> Trained:
+    def _train(self, rung: Rung, view: LiveView) -> Trained:
         spec = rung.spec(self._data, self._config.data.validation, self._num_classes, self.teachers)
         folder = self._folder / "rungs" / rung.name
         key = rung_key(spec, self._dataset, self._fingerprint)
         refuse_other_rung(folder, key, rung.name)
         model = self._models / key
-        reused = rung.role != "student" and model.has(OUTCOME_FILE)
+        reused = rung.role != "student" and model.has(OUTCOME_FILE) and not read_dropped(folder)
         teachers = {f"teachers.{teacher.name}.sha256": file_hash(teacher.weights) for teacher in spec.teachers}
         tags = {"collegium.key": key, "collegium.role": rung.role, "collegium.reused": str(reused).lower(), **teachers}
         self._told.append(rung.name)
@@ -150,17 +155,44 @@ class LadderRun:
         if reused:
             return read_trained(rung, model, reused=True)
         if not folder.has(OUTCOME_FILE):
-            pool = self._pool(rung.name, spec.teachers)
-            try:
-                train_rung(TrainJob(spec, self._shared, folder, pool and pool.handle, self._board))
-            finally:
-                if pool is not None:
-                    pool.stop()
-                    folder.write(POOL_FILE, json.dumps(pool.chronicle.record()).encode())
-        if rung.role != "student":
+            self._teach(spec, folder, view)
+        if rung.role != "student" and not read_dropped(folder):
             for name in (WEIGHTS_FILE, OUTCOME_FILE):
                 model.write(name, folder.read(name))
         return read_trained(rung, folder, reused=False)
+
+    def _teach(self, spec: StudentSpec, folder: Folder, view: LiveView) -> None:
+        """Trains a rung; on from its last checkpoint without teachers that were lost, where it may go on so."""
+        while True:
+            dropped = read_dropped(folder)
+            for name, cause in dropped.items():
+                view.say(f"{spec.name}  goes on without {name}, {NOT_WHOLE} ({shown_cause(cause)})")
+            try:
+                self._teach_by(replace(spec, dropped=tuple(dropped)), folder)
+                return
+            except TeacherLostError as error:
+                droppable = [teacher.name for teacher in spec.teachers if teacher.may_be_dropped]
+                heard = [loss.teachers for loss in spec.losses]
+                if self._ended or not may_go_on(error.teachers, droppable, dropped, heard):
+                    raise
+                self._drop(spec.name, folder, {**dropped, **dict.fromkeys(error.teachers, str(error))})
+
+    def _drop(self, rung: str, folder: Folder, dropped: Mapping[str, str]) -> None:
+        folder.write(DROPPED_FILE, json.dumps(dropped).encode())
+        self._tracker.start(rung, {}, {DROPPED_TAG: ", ".join(dropped)})
+        self._tracker.start(None, {}, {f"{DROPPED_TAG}.{rung}": ", ".join(dropped)})
+
+    def _teach_by(self, spec: StudentSpec, folder: Folder) -> None:
+        """Trains a rung by those of its teachers who were not dropped."""
+        pool = self._pool(spec.name, [teacher for teacher in spec.teachers if teacher.name not in spec.dropped])
+        try:
+            train_rung(TrainJob(spec, self._shared, folder, pool and pool.handle, self._board))
+        finally:
+            if pool is not None:
+                pool.stop()
+                record, earlier = pool.chronicle.record(spec.dropped), read_pool(folder)
+                record = joined(earlier, record) if spec.dropped and earlier else record
+                folder.write(POOL_FILE, json.dumps(record).encode())
 
     def _pool(self, rung: str, specs: Sequence[TeacherSpec]) -> TeacherPool | None:
         if self._config.source == "local" or not specs:

@@ -84,6 +84,8 @@ def _check_loss(path: str, loss: LossConfig, rung: _Rung) -> Problems:
     teachers = {name: rung.above[name] for name in loss.listeners(rung.default_teachers)}
     yield from _check_taps(path, loss, rung, teachers)
     yield from _check_ensemble(path, loss, teachers)
+    if not loss.is_dropped:
+        yield from _check_dropping(path, teachers)
 
 
 def _check_on_labels(path: str, loss: LossConfig) -> Problems:
@@ -106,6 +108,18 @@ def _check_taps(path: str, loss: LossConfig, rung: _Rung, teachers: Mapping[str,
         for tap in pair.teacher_taps:
             if tap not in teacher.taps:
                 yield f"{path}.on.teacher", f"the taps of {name!r} have {unknown(tap, teacher.taps, 'tap')}"
+
+
+def _check_dropping(path: str, teachers: Mapping[str, TeachingSection]) -> Problems:
+    """Whoever is lost with a teacher lives in the same actor."""
+    for name, teacher in teachers.items():
+        lost = {other for other, one in teachers.items() if teacher.actor and one.actor == teacher.actor} | {name}
+        if teacher.may_be_dropped and lost == set(teachers):
+            yield (
+                f"{path}.teachers",
+                f"{name!r} may be dropped, and then this loss would hear nobody; give it another teacher, or leave "
+                f"may_be_dropped of {name!r} out",
+            )
 
 
 def _check_ensemble(path: str, loss: LossConfig, teachers: Mapping[str, TeachingSection]) -> Problems:

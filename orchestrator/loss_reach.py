@@ -28,7 +28,8 @@ NEEDS_VALUES = (DataDependentOutputException, DynamicOutputShapeException, Unsup
 
 
 def check_losses(spec: StudentSpec, where: str, inputs: Mapping[str, Tensor]) -> None:
-    """Raises ValueError at the key of the first loss that cannot teach this student."""
+    """Raises ValueError at the key of the first loss that cannot teach this student, with all of its teachers or
+    without one that may be dropped."""
     prepared = prepare(inputs, spec.model.input, f"{where}.input")
     distillation = build_distillation(spec, prepared)
     for epoch in sorted(set().union(*(loss.weight.turns for loss in spec.losses))):
@@ -38,14 +39,37 @@ def check_losses(spec: StudentSpec, where: str, inputs: Mapping[str, Tensor]) ->
     for _, term in distillation.criterion.named_terms():
         _check_masks(term, spec, where)
         if term.teachers:
-            _check_rule(term, spec.num_classes)
             _check_reduction(term.spec)
+    _check_taught(distillation, spec, prepared)
+    for teacher in spec.teachers:
+        if teacher.may_be_dropped:
+            _check_dropping(spec, teacher, prepared)
+
+
+def _check_dropping(spec: StudentSpec, teacher: TeacherSpec, prepared: Tensor) -> None:
+    """Raises ValueError where a loss could not go on without a teacher, and those who are lost with it."""
+    lost = tuple(other.name for other in spec.teachers if other.host == teacher.host)
+    without = replace(spec, dropped=lost)
+    try:
+        _check_taught(build_distillation(without, prepared), without, prepared)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; this is so without {' and '.join(lost)}: use another rule, or leave may_be_dropped of "
+            f"{teacher.name!r} out"
+        ) from error
+
+
+def _check_taught(distillation: Distillation, spec: StudentSpec, prepared: Tensor) -> None:
+    for _, term in distillation.criterion.named_terms():
+        if term.teachers:
+            _check_rule(term, spec.num_classes)
+    left = tuple(teacher for teacher in spec.teachers if teacher.name not in spec.dropped)
     row = tuple(prepared.shape[1:])
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
-            _check_reach(distillation, spec.teachers, row)
+            _check_reach(distillation, left, row)
     except NEEDS_VALUES:
-        _check_reach(distillation, spec.teachers, row)
+        _check_reach(distillation, left, row)
 
 
 def _check_reduction(loss: LossSpec) -> None:
@@ -103,7 +127,8 @@ def _check_weights(term: Term) -> None:
     rule, metadata = term.spec.ensemble.target, term.combination.metadata
     where = f"{term.spec.key}.ensemble"
     labels = torch.zeros(PROBE_ROWS, dtype=torch.int64)
-    made_up = [torch.rand(PROBE_ROWS, *teacher.shapes[LOGITS]) for teacher in term.teachers]
+    heard = [term.teachers[k] for k in term.combination.heard]
+    made_up = [torch.rand(PROBE_ROWS, *teacher.shapes[LOGITS]) for teacher in heard]
     try:
         weights, _ = term.combination.weights(labels, Position(), 0, made_up)
     except Exception as error:
@@ -114,7 +139,9 @@ def _check_weights(term: Term) -> None:
         kind = "(teachers, rows)" if metadata.per_sample else "(teachers,)"
         raise ValueError(f"{where}: expected weights {kind} of {rule}, {shape} here, got {tuple(weights.shape)}")
     totals = weights.sum(dim=0)
-    if not torch.allclose(totals, torch.ones_like(totals), atol=1e-4):
+    # Without the specialists of a class, its rows may be taught by nobody.
+    untaught = (totals == 0) & (len(heard) < count)
+    if not torch.allclose(torch.where(untaught, 1, totals), torch.ones_like(totals), atol=1e-4):
         raise ValueError(
             f"{where}: expected weights of {rule} that add up to 1 over the teachers, got {totals.flatten().tolist()}"
         )

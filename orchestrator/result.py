@@ -13,6 +13,8 @@ CONFIG_FILE = "config.yaml"
 RESULT_FILE = "result.json"
 STUDENT_FILE = "student.safetensors"
 REPORT_FILE = "report.html"
+DROPPED_FILE = "dropped.json"
+"""In a rung's folder, if it lost teachers and went on without them."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class ModelResult:
 @dataclass(frozen=True)
 class RungResult:
     """How a rung was trained. `shares`: of the seconds of worker 0; `bytes_per_sample`: knowledge received; `pool`:
-    what its pool.json says, None where no pool served it.
+    what its pool.json says, None where no pool served it; `dropped`: the cause by teacher that was lost on the way: the
+    rung is not what all of its teachers would have made.
     """
 
     name: str
@@ -53,6 +56,7 @@ class RungResult:
     history: list[dict[str, Any]]
     reused: bool
     pool: dict[str, Any] | None
+    dropped: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,16 @@ class ExperimentResult:
 
     def save(self) -> None:
         Folder(self.folder).write(RESULT_FILE, json.dumps(asdict(self), indent=1).encode())
+
+
+def read_dropped(rung: Folder) -> dict[str, str]:
+    """The teachers that a rung lost and went on without, each with the cause."""
+    return json.loads(rung.read(DROPPED_FILE)) if rung.has(DROPPED_FILE) else {}
+
+
+def shown_cause(cause: str) -> str:
+    """Of a traceback the line that matters."""
+    return cause.strip().splitlines()[-1]
 
 
 def read_pool(rung: Folder) -> dict[str, Any] | None:

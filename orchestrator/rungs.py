@@ -70,6 +70,9 @@ class TeachingSection(ModelSection):
     idles."""
     actor: Key | None = None
     """Teachers that name the same actor here live in it together: one call asks them all. Null: one of its own."""
+    may_be_dropped: Flag = False
+    """true: once it is lost for good, those whom it teaches go on without it. That is another student than all of its
+    teachers would make, and is marked in the result."""
     chunk: Chunk = CHUNK_ON_CPU
     """Rows that it computes at once, padded: its answers do not depend on the batch. `auto`: 256 where `resources` name
     a GPU, else 32."""
@@ -95,6 +98,7 @@ class TeachingSection(ModelSection):
             most_replicas=self.replicas.max if isinstance(self.replicas, ReplicasConfig) else None,
             resources=self.resources.spec(),
             actor=self.actor,
+            may_be_dropped=self.may_be_dropped,
         )
 
     def _chunk(self) -> int:

@@ -61,6 +61,16 @@ class RecordedRun:
     def student_rung(self) -> Values:
         return next(rung for rung in self.rungs if rung["role"] == "student")
 
+    @property
+    def dropped(self) -> dict[str, dict[str, str]]:
+        """By rung, the teachers that it lost and went on without, with the causes."""
+        return {rung["name"]: rung["dropped"] for rung in self.rungs if rung.get("dropped")}
+
+    @property
+    def lost(self) -> list[str]:
+        """The teachers that some rung went on without; none of them was judged."""
+        return list(dict.fromkeys(name for dropped in self.dropped.values() for name in dropped))
+
     @cached_property
     def config(self) -> ExperimentConfig:
         return ExperimentConfig.from_document(self.document, self.folder.file(CONFIG_FILE))

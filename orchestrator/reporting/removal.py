@@ -26,8 +26,8 @@ BY_TEACHER = ("weights", "routes")
 
 # None of these changes which student a seed gives.
 _ELSEWHERE = {"name", "storage", "source", "answer_timeout_s", "inputs", "tracking", "teachers", "losses"}
-_OF_A_STUDENT = {"resources", "window", "checkpoint_every_steps", "alone", "losses"}
-_OF_A_TEACHER = {"resources", "replicas", "actor", "train", "checkpoint"}
+_OF_A_STUDENT = {"resources", "window", "checkpoint_every_steps", "alone", "losses", "may_be_dropped"}
+_OF_A_TEACHER = {"resources", "replicas", "actor", "train", "checkpoint", "may_be_dropped"}
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,8 @@ def _in_a_line(mapping: Mapping[str, Any]) -> str:
 
 
 def _removal(whole: RecordedRun, less: RecordedRun) -> Removal | None:
+    if whole.dropped or less.dropped:
+        return None
     try:
         missing = [name for name in heard(whole.config) if name not in heard(less.config)]
         fair = len(missing) == 1 and _recipe(whole.config, missing[0]) == _recipe(less.config, None)

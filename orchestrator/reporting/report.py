@@ -50,7 +50,7 @@ def _write(path: str, template: str, content: Mapping[str, Any]) -> str:
 
 
 def _of_one(run: RecordedRun) -> dict[str, Any]:
-    look = looks(run.models)
+    look = looks([*run.models, *({"name": name, "role": "teacher"} for name in run.lost)])
     checks = removals([*finished_beside(run), run], about=run)
     untried = verdict.unchecked(run, checks)
     return {
@@ -60,6 +60,7 @@ def _of_one(run: RecordedRun) -> dict[str, Any]:
         "alone": run.model("alone"),
         "ensemble": run.model("ensemble"),
         "gain": verdict.gain_over_alone(run),
+        "dropped_said": verdict.dropped_sentences(run),
         "gain_said": verdict.gain_sentences(run),
         "teachers_said": verdict.teacher_sentences(run),
         "removals_said": verdict.removal_sentences(checks),

@@ -11,6 +11,7 @@ from itertools import groupby
 from orchestrator.reporting.paired import Paired
 from orchestrator.reporting.recorded import RecordedRun, Values
 from orchestrator.reporting.removal import Removal, mean_over_seeds, removal_command
+from orchestrator.result import shown_cause
 
 ONE_SEED = "Standard errors count the test samples alone: one run says nothing of other seeds."
 
@@ -22,6 +23,18 @@ def percent(share: float) -> str:
 def listed(names: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def dropped_sentences(run: RecordedRun) -> list[str]:
+    """What the run lost on the way, and what that means."""
+    said = []
+    for rung, dropped in run.dropped.items():
+        lost = listed([f"{name} ({shown_cause(cause)})" for name, cause in dropped.items()])
+        said.append(
+            f"While {rung} was trained it lost {lost}, and went on without, as may_be_dropped allows. It is not what "
+            "all of its teachers would have made, and the same config with the same seed may give another one."
+        )
+    return said
 
 
 def gain_over_alone(run: RecordedRun) -> Paired | None:

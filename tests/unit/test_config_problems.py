@@ -174,6 +174,22 @@ losses={hard: {loss: 'a:b', on: labels}}
 source=local
   teachers.resnet.replicas: expected 1 with source: local, where teachers run in the student's
   process, got 2; set source: pool
+source=local
+teachers.resnet.replicas=1
+teachers.resnet.resources={}
+teachers.vit.may_be_dropped=true
+  teachers.vit.may_be_dropped: only a pool loses teachers (source: local); leave it out
+teachers.resnet.may_be_dropped=true
+losses.attention.weight=0
+  losses.soft.teachers: 'resnet' may be dropped, and then this loss would hear nobody; give it another
+  teacher, or leave may_be_dropped of 'resnet' out
+teachers.vit.may_be_dropped=true
+teachers.vit.actor=duo
+teachers.resnet.actor=duo
+teachers.resnet.replicas=1
+teachers.resnet.resources={}
+  teachers.vit.may_be_dropped: it shares the actor 'duo' with teachers.resnet; give both the same
+  may_be_dropped
 assistants.vit={model: 'x:y', losses: {soft: {loss: 'a:b', on: logits}}}
   assistants.vit: teachers has a 'vit' too; give one of them another name
 """
