@@ -84,6 +84,7 @@ SAME = {
     "how often it is written": lambda s: recipe(s, checkpoint_every_steps=3),
     "an unused slice at the end": lambda s: data(s, slices={**DATA.slices, "unused": 9}),
     "test set": lambda s: data(s, test=ImportSpec("actors.datasets:Digits", {"train": True})),
+    "whether the teacher may be dropped": lambda s: teacher(s, may_be_dropped=True),
     "the teacher's cores": lambda s: teacher(s, resources=Resources(num_cpus=3)),
     "shapes, which follow from the model": lambda s: teacher(s, shapes={"logits": (10,), "x": (3,)}, input_shape=(4,)),
 }
