@@ -505,11 +505,11 @@ def test_what_a_teacher_is_given_goes_into_its_spec():
     ].input_shape == (3, 8, 8)
 
 
-CNN = "teachers.wide.model={target: 'actors.models:tiny_cnn', kwargs: {width: 8}}"
+TINY = "teachers.wide.model={target: 'actors.models:tiny_cnn', kwargs: {width: 8}}"
 
 
 def test_channels_last_is_for_models_with_channels():
-    assert checked(CNN, "teachers.wide.taps={}", "teachers.wide.channels_last=true").teachers["wide"].channels_last
+    assert checked(TINY, "teachers.wide.taps={}", "teachers.wide.channels_last=true").teachers["wide"].channels_last
     assert refusal("teachers.wide.channels_last=true") == (
         "teachers.wide.channels_last: no weight of the model has channels, so nothing would be faster; leave it out"
     )
