@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from typing import Any
 
@@ -12,12 +13,12 @@ from actors.policies.prefetching import CallSize
 from actors.pool.dispatch import Dispatch
 from actors.pool.errand import Errand
 from actors.pool.members import PoolHandle
-from actors.pool.replica import Asked, Pixels
+from actors.pool.replica import Asked
 from actors.serving import ServingLog
 
 NO_WAIT_S = 0.0005
-INLINE_BYTES = 100_000
-"""What Ray sends within a call; more goes to the object store first, once for all."""
+INLINE_BYTES = 102_000
+"""Ray sends arguments of up to 102,400 bytes within the call; larger ones go through the object store."""
 
 
 class PoolClient:
@@ -41,24 +42,25 @@ class PoolClient:
             host = self._handle.hosts[one.teacher]
             by_host[host] = (*by_host.get(host, ()), one)
         self._calls.asked(len(by_host), max(map(self._dispatch.replicas, by_host), default=1))
-        inline, beside = self._pixels(batch) if by_host else (None, None)
+        pixels = self._pixels(batch) if by_host else None
         places: dict[str, Place] = {}
         for host, requests in by_host.items():
             errand = self._open.setdefault(host, Errand(host))
-            place = errand.add(Asked(batch.ids, batch.views, requests, inline), beside)
+            place = errand.add(Asked(batch.ids, batch.views, requests), pixels)
             places |= {one.teacher: (errand, place, number) for number, one in enumerate(requests)}
             if errand.batches >= self._calls.batches:
                 self._dispatch.send(self._open.pop(host))
         self._dispatch.look_round()
         return PoolAnswer(self, [places[one.teacher] for one in request])
 
-    def _pixels(self, batch: Batch) -> tuple[Pixels | None, Any | None]:
-        """Small ones to send within each call, or a reference to large ones for all."""
+    def _pixels(self, batch: Batch) -> Any | None:
+        """Small ones as bytes that go within each call, large ones as a reference to one copy for all."""
         if self._handle.inputs == "derived":
-            return None, None
+            return None
         pixels = {name: tensor.numpy() for name, tensor in batch.inputs.items()}
-        small = sum(array.nbytes for array in pixels.values()) <= INLINE_BYTES
-        return (pixels, None) if small else (None, ray.put(pixels))
+        if sum(array.nbytes for array in pixels.values()) > INLINE_BYTES:
+            return ray.put(pixels)
+        return pickle.dumps(pixels, pickle.HIGHEST_PROTOCOL)
 
     def use(self, places: list[Place]) -> list[Knowledge]:
         """The answers, waited for if need be, at the moment when they are trained on.

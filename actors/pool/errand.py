@@ -22,7 +22,7 @@ class Attempt:
 
 @dataclass(eq=False)
 class Errand:
-    """`pixels`: references to those that do not lie in `asked`; `attempts`: those under way; `tries`: how often a
+    """`pixels`: of each batch, where they are sent, or a reference to them; `attempts`: those under way; `tries`: how often a
     replica was asked in vain; `hedged`: whether a second was asked because the first was late; `reply`: once it is
     there."""
 

@@ -36,12 +36,11 @@ Built = dict[RowNumbers, tuple[Mapping[str, Tensor], np.ndarray | None]]
 
 @dataclass(frozen=True)
 class Asked:
-    """What a host is asked about one batch. `pixels`: small ones that are sent; large ones go beside it."""
+    """What a host is asked about one batch."""
 
     ids: np.ndarray
     views: np.ndarray
     requests: tuple[TeacherRequest, ...]
-    pixels: Pixels | None = None
 
     @property
     def row_numbers(self) -> set[RowNumbers]:
@@ -103,8 +102,8 @@ class TeacherActor:
         """Batches that are still to be answered; seconds of computing so far."""
         return sum(self._present), self._busy_s
 
-    def answer(self, packed: bytes, *pixels: Pixels) -> tuple[Any, ...]:
-        """The fields of a `Reply`. `packed`: a list of `Asked`; `pixels`: of the batches whose pixels go by reference.
+    def answer(self, packed: bytes, *pixels: Pixels | bytes) -> tuple[Any, ...]:
+        """The fields of a `Reply`. `packed`: a list of `Asked`; `pixels`: of each batch, where they are sent.
 
         Plain pickles and tuples: Ray takes several times as long for objects of our classes.
         """
@@ -120,11 +119,10 @@ class TeacherActor:
             self._present.remove(len(asked))
         return answers, spans, spans[0][0][0] - arrived, sum(self._present)
 
-    def _build(self, asked: Sequence[Asked], pixels: Sequence[Pixels]) -> list[Built]:
-        if self._rows is not None:
-            return [_built(self._rows, one) for one in asked]
-        beside = iter(pixels)
-        return [_opened(one, next(beside) if one.pixels is None else one.pixels) for one in asked]
+    def _build(self, asked: Sequence[Asked], pixels: Sequence[Pixels | bytes]) -> list[Built]:
+        if self._rows is None:
+            return [_opened(one, sent) for one, sent in zip(asked, pixels, strict=True)]
+        return [_built(self._rows, one) for one in asked]
 
     @torch.no_grad()
     def _judge(
@@ -153,9 +151,10 @@ def device_for(resources: Resources) -> torch.device:
     return torch.device("cuda" if resources.num_gpus and torch.cuda.is_available() else "cpu")
 
 
-def _opened(asked: Asked, sent: Pixels) -> Built:
-    # Zero-copy, over shared memory: never written into.
-    inputs = {name: torch.from_dlpack(array) for name, array in sent.items()}
+def _opened(asked: Asked, sent: Pixels | bytes) -> Built:
+    pixels: Pixels = pickle.loads(sent) if isinstance(sent, bytes) else sent
+    # Zero-copy, perhaps over shared memory: never written into.
+    inputs = {name: torch.from_dlpack(array) for name, array in pixels.items()}
     return {
         rows: ({name: at_rows(tensor, rows) for name, tensor in inputs.items()}, None) for rows in asked.row_numbers
     }

@@ -59,11 +59,11 @@ def test_one_call_about_several_batches_of_several_teachers(specs, inputs):
             assert whole.digests is None and part.digests is None, "they were the student's own pixels"
 
 
-def test_small_pixels_lie_within_the_call_and_large_ones_beside_it(specs):
+def test_small_pixels_come_as_bytes_and_large_ones_as_arrays(specs):
     replica, (small, large) = TeacherActor(specs, DATA, None), batches(2)
-    within = replace(asked(small, *REQUESTS), pixels=pixels_of(small))
 
-    reply = ask(replica, [asked(large, *REQUESTS), within], pixels_of(large))
+    several = [asked(batch, *REQUESTS) for batch in (large, small)]
+    reply = ask(replica, several, pixels_of(large), pickle.dumps(pixels_of(small)))
 
     local = LocalTeachers.load(specs)
     for batch, answers in zip((large, small), reply.answers, strict=True):
