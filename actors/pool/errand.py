@@ -22,9 +22,9 @@ class Attempt:
 
 @dataclass(eq=False)
 class Errand:
-    """`pixels`: of each batch, where they are sent, or a reference to them; `attempts`: those under way; `tries`: how often a
-    replica was asked in vain; `hedged`: whether a second was asked because the first was late; `reply`: once it is
-    there."""
+    """`pixels`: of each batch, where they are sent, or a reference to them; `attempts`: those under way; `tries`: how
+    often a replica was asked in vain; `hedged`: whether a second was asked because the first was late; `reply`: once it
+    is there."""
 
     host: str
     asked: list[Asked] = field(default_factory=list)
