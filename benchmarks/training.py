@@ -47,6 +47,8 @@ FAMILIES = {
 }
 WAITING = ("first", "second", "third")
 MAPS = {"stage1": (64, 14, 14), "stage2": (128, 7, 7)}
+THIN_MAPS = {tap: (1, *space) for tap, (_, *space) in MAPS.items()}
+"""Of one channel: what is made of a map at its teacher is as large, and what making it takes is the teacher's."""
 ALONE, POOL = "no teacher", "in Collegium's pool"
 PLAIN, TORCHDISTILL = "in its process, plain PyTorch", "in its process, torchdistill"
 
@@ -136,7 +138,7 @@ def waiting_teachers(folder: Path, arguments: argparse.Namespace) -> list[Teache
             folder,
             answer_s=arguments.answer_ms / 1000,
             rows=BATCH,
-            features=MAPS,
+            features=MAPS if arguments.whole_maps else THIN_MAPS,
             seed=number,
             replicas=arguments.replicas,
             actor="together" if arguments.together else None,

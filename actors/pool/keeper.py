@@ -10,7 +10,6 @@ from threading import Event, Thread
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 
 from actors.errors import TeacherLostError
 from actors.pool.chronicle import Chronicle
@@ -122,8 +121,10 @@ class TeacherPool:
         while not self._ended.wait(TICK_S):
             try:
                 self._tick()
-            except RayError as error:
-                logger.warning("pool: %s", error)
+            except (
+                Exception
+            ):  # the pool must be tended whatever happens: clients can do without for a while, not for ever
+                logger.exception("pool: trying again")
 
     def _tick(self) -> None:
         version, told = ray.get(self._controller.collect.remote(self._status()), timeout=CONTROLLER_S)

@@ -101,6 +101,14 @@ def test_what_others_have_asked_for_counts():
     assert [router.choose(1) for _ in range(4)] == [1, 1, 1, 1]
 
 
+def test_one_hiccup_does_not_make_a_replica_patiently_waited_for():
+    router = router_of(0)
+    for seconds in [*[0.05] * 20, 8.0, *[0.06] * 20]:
+        router.sent(0, 1)
+        router.answered(0, 1, seconds, 0)
+    assert router.slow_s(0) == (0.06, 0.06)
+
+
 def test_a_newcomer_is_asked_and_one_that_left_is_not():
     router = router_of(0, 1)
     served(router, {0: 0.05, 1: 0.05}, requests=20, in_flight=2)
