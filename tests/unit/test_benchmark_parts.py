@@ -1,11 +1,15 @@
-"""The parts of the benchmarks of speed: teachers that wait, and widths that take a given time."""
+"""The parts of the benchmarks: teachers that wait, widths that take a given time, what a process has in memory."""
 
+import mmap
+
+import psutil
 import pytest
 import torch
 
 from actors.knowledge import LOGITS, TeacherRequest
 from actors.teacher import Teacher
 from benchmarks.calibration import usual_seconds, width_for
+from benchmarks.soak import changes, own_bytes
 from benchmarks.waiting import waiting_teacher
 
 MAPS = {"first": (4, 3, 3), "second": (8, 2, 2)}
@@ -59,3 +63,20 @@ def test_what_a_step_takes_leaves_out_the_first_ones(monkeypatch):
         now[0] += next(durations)
 
     assert usual_seconds(step) == 2
+
+
+def test_own_memory_is_what_a_process_has_filled_and_shares_with_nobody():
+    process, size = psutil.Process(), 60_000_000
+    before = own_bytes(process)
+
+    own = bytearray(b"x") * size
+    assert own_bytes(process) - before == pytest.approx(size, rel=0.1)
+    with mmap.mmap(-1, size) as shared:
+        shared.write(own)
+        assert own_bytes(process) - before == pytest.approx(size, rel=0.1), "counted once, by the object store"
+
+
+def test_a_change_is_a_part_of_what_there_was():
+    assert changes({"driver": 100, "replica": 200}, {"driver": 104, "replica": 150}) == pytest.approx(
+        {"driver": 0.04, "replica": -0.25}
+    )
