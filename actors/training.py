@@ -11,6 +11,7 @@ import torch
 
 from actors.checkpoints import Checkpoints
 from actors.data import SharedDataset
+from actors.memory import keep_freed_memory
 from actors.pool.client import PoolClient
 from actors.pool.members import PoolHandle
 from actors.pool.replica import device_for
@@ -72,6 +73,7 @@ def train_task(job: TrainJob) -> None:
 
 def train(job: TrainJob, worker: Worker) -> None:
     """Trains the rung from its newest checkpoint; rank 0 leaves weights and outcome in the rung's folder."""
+    keep_freed_memory()
     torch.set_num_threads(job.spec.resources.threads)
     seed_everything(job.spec.recipe.seed)
     shared: SharedDataset = ray.get(job.dataset)

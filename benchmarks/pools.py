@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from actors.data import SharedDataset
+from actors.memory import keep_freed_memory
 from actors.pool.keeper import PoolSettings, TeacherPool
 from actors.pool.members import Inputs, PoolHandle
 from actors.probe import probe_shapes
@@ -56,4 +57,9 @@ def pool_of(teachers: Sequence[TeacherSpec], dataset: Fashion, inputs: Inputs = 
 
 def in_its_own_process(function: Callable[..., Result], *arguments: Any) -> Result:
     """As a student worker runs: beside the process that tends the pool, not in it."""
-    return ray.get(ray.remote(function).options(num_cpus=1).remote(*arguments))
+
+    def like_a_student() -> Result:
+        keep_freed_memory()
+        return function(*arguments)
+
+    return ray.get(ray.remote(like_a_student).options(num_cpus=1).remote())

@@ -25,6 +25,7 @@ from actors.knowledge import (
     refuse_unbounded,
     row_digests,
 )
+from actors.memory import keep_freed_memory
 from actors.serving import Served
 from actors.specs import DataSpec, Resources, TeacherSpec
 from actors.teacher import Teacher
@@ -88,6 +89,7 @@ class TeacherActor:
     """
 
     def __init__(self, specs: Sequence[TeacherSpec], data: DataSpec, dataset: SharedDataset | None) -> None:
+        keep_freed_memory()
         device = device_for(specs[0].resources)
         self._teachers = {spec.name: Teacher(spec, device) for spec in specs}
         self._rows = None if dataset is None else training_rows(dataset.open(), data)
