@@ -101,7 +101,8 @@ def torchdistill(
     )
     for epoch in range(box.num_epochs):
         box.pre_epoch_process(epoch=epoch)
-        for images, labels, more in box.train_data_loader:
+        loader: Any = box.train_data_loader
+        for images, labels, more in loader:
             box.pre_forward_process()
             loss = box.forward_process(normalised(images), labels, more)
             box.post_forward_process(loss=loss)

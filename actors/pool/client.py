@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import pickle
 import time
-from typing import Any
-
-import ray
 
 from actors.knowledge import Batch, Knowledge, KnowledgeRequest, TeacherRequest, unpack
 from actors.policies.prefetching import CallSize
 from actors.pool.dispatch import Dispatch
 from actors.pool.errand import Errand
 from actors.pool.members import PoolHandle
-from actors.pool.replica import Asked
+from actors.pool.parcel import Parcel
 from actors.serving import ServingLog
 
 NO_WAIT_S = 0.0005
-INLINE_BYTES = 102_000
-"""Ray sends arguments of up to 102,400 bytes within the call; larger ones go through the object store."""
 
 
 class PoolClient:
@@ -31,6 +25,8 @@ class PoolClient:
         self._dispatch = Dispatch(handle, rank, self.log)
         self._open: dict[str, Errand] = {}
         self._calls = CallSize()
+        self._asked = 0
+        self._parcel = Parcel()
 
     @property
     def likes_ahead(self) -> int:
@@ -41,26 +37,27 @@ class PoolClient:
         for one in request:
             host = self._handle.hosts[one.teacher]
             by_host[host] = (*by_host.get(host, ()), one)
+        self._asked += 1
         self._calls.asked(len(by_host), max(map(self._dispatch.replicas, by_host), default=1))
-        pixels = self._pixels(batch) if by_host else None
+        parcel, number = self._packed(batch) if by_host else (None, 0)
         places: dict[str, Place] = {}
         for host, requests in by_host.items():
-            errand = self._open.setdefault(host, Errand(host))
-            place = errand.add(Asked(batch.ids, batch.views, requests), pixels)
+            errand = self._open.setdefault(host, Errand(host, self._asked))
+            place = errand.add(batch, requests, parcel, number)
             places |= {one.teacher: (errand, place, number) for number, one in enumerate(requests)}
-            if errand.batches >= self._calls.batches:
+        for host, errand in list(self._open.items()):
+            if self._asked - errand.opened + 1 >= self._calls.batches:
                 self._dispatch.send(self._open.pop(host))
         self._dispatch.look_round()
         return PoolAnswer(self, [places[one.teacher] for one in request])
 
-    def _pixels(self, batch: Batch) -> Any | None:
-        """Small ones as bytes that go within each call, large ones as a reference to one copy for all."""
+    def _packed(self, batch: Batch) -> tuple[Parcel | None, int]:
+        """The parcel with the batch's pixels, and their place in it; None where they are not sent."""
         if self._handle.inputs == "derived":
-            return None
-        pixels = {name: tensor.numpy() for name, tensor in batch.inputs.items()}
-        if sum(array.nbytes for array in pixels.values()) > INLINE_BYTES:
-            return ray.put(pixels)
-        return pickle.dumps(pixels, pickle.HIGHEST_PROTOCOL)
+            return None, 0
+        if self._parcel.is_sent:
+            self._parcel = Parcel()
+        return self._parcel, self._parcel.add({name: tensor.numpy() for name, tensor in batch.inputs.items()})
 
     def use(self, places: list[Place]) -> list[Knowledge]:
         """The answers, waited for if need be, at the moment when they are trained on.

@@ -57,7 +57,8 @@ class Dispatch:
         own_slow_s, peers_slow_s = router.slow_s(number)
         ahead = router.sent(number, errand.batches)
         waits = patience(own_slow_s, peers_slow_s, ahead, self._most_s)
-        reference = actor.answer.remote(pickle.dumps(errand.asked, pickle.HIGHEST_PROTOCOL), *errand.pixels)
+        parcels = [parcel.sent() for parcel in errand.parcels]
+        reference = actor.answer.remote(pickle.dumps(errand.asked, pickle.HIGHEST_PROTOCOL), *parcels)
         replica = Replica(errand.host, number)
         errand.attempts.append(Attempt(replica, reference, now_s, now_s + waits.late_s, now_s + waits.lost_s))
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.knowledge import Batch, TeacherRequest
 from actors.pool.members import Replica
+from actors.pool.parcel import Parcel
 from actors.pool.replica import Asked, Reply
 
 
@@ -22,13 +24,14 @@ class Attempt:
 
 @dataclass(eq=False)
 class Errand:
-    """`pixels`: of each batch, where they are sent, or a reference to them; `attempts`: those under way; `tries`: how
-    often a replica was asked in vain; `hedged`: whether a second was asked because the first was late; `reply`: once it
-    is there."""
+    """`opened`: the number of the client's first batch in it; `parcels`: with the pixels, where these are sent;
+    `attempts`: those under way; `tries`: how often a replica was asked in vain; `hedged`: whether a second was asked
+    because the first was late; `reply`: once it is there."""
 
     host: str
+    opened: int
     asked: list[Asked] = field(default_factory=list)
-    pixels: list[Any] = field(default_factory=list)
+    parcels: list[Parcel] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     tries: int = 0
     hedged: bool = False
@@ -47,9 +50,9 @@ class Errand:
     def lost_by(self, now_s: float) -> list[Attempt]:
         return [attempt for attempt in self.attempts if attempt.lost_s <= now_s]
 
-    def add(self, asked: Asked, pixels: Any | None) -> int:
-        """The place of the batch among those of the errand."""
-        self.asked.append(asked)
-        if pixels is not None:
-            self.pixels.append(pixels)
+    def add(self, batch: Batch, requests: tuple[TeacherRequest, ...], parcel: Parcel | None, place: int) -> int:
+        """The place of the batch among those of the errand. `place`: of its pixels in the parcel."""
+        if parcel is not None and parcel not in self.parcels[-1:]:
+            self.parcels.append(parcel)
+        self.asked.append(Asked(batch.ids, batch.views, requests, (len(self.parcels) - 1, place)))
         return len(self.asked) - 1

@@ -121,9 +121,7 @@ class TeacherPool:
         while not self._ended.wait(TICK_S):
             try:
                 self._tick()
-            except (
-                Exception
-            ):  # the pool must be tended whatever happens: clients can do without for a while, not for ever
+            except Exception:  # clients can do without for a while, not for ever
                 logger.exception("pool: trying again")
 
     def _tick(self) -> None:

@@ -30,18 +30,19 @@ from actors.serving import Served
 from actors.specs import DataSpec, Resources, TeacherSpec
 from actors.teacher import Teacher
 
-Pixels = dict[str, np.ndarray]
+Pixels = Mapping[str, np.ndarray]
 Built = dict[RowNumbers, tuple[Mapping[str, Tensor], np.ndarray | None]]
 """Of one batch, by the rows that are asked about: named tensors, and the digest of each row where it was built here."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a host is asked about one batch."""
+    """What a host is asked about one batch. `pixels`: in which parcel they lie and where, if they are sent."""
 
     ids: np.ndarray
     views: np.ndarray
     requests: tuple[TeacherRequest, ...]
+    pixels: tuple[int, int] = (0, 0)
 
     @property
     def row_numbers(self) -> set[RowNumbers]:
@@ -104,8 +105,8 @@ class TeacherActor:
         """Batches that are still to be answered; seconds of computing so far."""
         return sum(self._present), self._busy_s
 
-    def answer(self, packed: bytes, *pixels: Pixels | bytes) -> tuple[Any, ...]:
-        """The fields of a `Reply`. `packed`: a list of `Asked`; `pixels`: of each batch, where they are sent.
+    def answer(self, packed: bytes, *parcels: Any) -> tuple[Any, ...]:
+        """The fields of a `Reply`. `packed`: a list of `Asked`; `parcels`: with their pixels, where these are sent.
 
         Plain pickles and tuples: Ray takes several times as long for objects of our classes.
         """
@@ -114,17 +115,18 @@ class TeacherActor:
         self._present.append(len(asked))
         try:
             with self._building:
-                built = self._build(asked, pixels)
+                built = self._build(asked, parcels)
             with self._judging:
                 answers, spans = self._judge(asked, built)
         finally:
             self._present.remove(len(asked))
         return answers, spans, spans[0][0][0] - arrived, sum(self._present)
 
-    def _build(self, asked: Sequence[Asked], pixels: Sequence[Pixels | bytes]) -> list[Built]:
-        if self._rows is None:
-            return [_opened(one, sent) for one, sent in zip(asked, pixels, strict=True)]
-        return [_built(self._rows, one) for one in asked]
+    def _build(self, asked: Sequence[Asked], parcels: Sequence[Any]) -> list[Built]:
+        if self._rows is not None:
+            return [_built(self._rows, one) for one in asked]
+        pixels: list[list[Pixels]] = [pickle.loads(one) if isinstance(one, bytes) else one for one in parcels]
+        return [_taken(one, pixels[one.pixels[0]][one.pixels[1]]) for one in asked]
 
     @torch.no_grad()
     def _judge(
@@ -153,8 +155,7 @@ def device_for(resources: Resources) -> torch.device:
     return torch.device("cuda" if resources.num_gpus and torch.cuda.is_available() else "cpu")
 
 
-def _opened(asked: Asked, sent: Pixels | bytes) -> Built:
-    pixels: Pixels = pickle.loads(sent) if isinstance(sent, bytes) else sent
+def _taken(asked: Asked, pixels: Pixels) -> Built:
     # Zero-copy, perhaps over shared memory: never written into.
     inputs = {name: torch.from_dlpack(array) for name, array in pixels.items()}
     return {

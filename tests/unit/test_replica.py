@@ -30,8 +30,8 @@ def asked(batch, *requests) -> Asked:
     return Asked(batch.ids, batch.views, requests)
 
 
-def ask(replica: TeacherActor, several: list[Asked], *pixels) -> Reply:
-    return Reply(*replica.answer(pickle.dumps(several), *pixels))
+def ask(replica: TeacherActor, several: list[Asked], *parcels) -> Reply:
+    return Reply(*replica.answer(pickle.dumps(several), *parcels))
 
 
 REQUESTS = (TeacherRequest("small"), TeacherRequest("wide", rows=(20, 3)))
@@ -41,9 +41,10 @@ REQUESTS = (TeacherRequest("small"), TeacherRequest("wide", rows=(20, 3)))
 def test_one_call_about_several_batches_of_several_teachers(specs, inputs):
     replica = TeacherActor(specs, DATA, SharedDataset.of(digits()) if inputs == "derived" else None)
     several = batches(3)
-    pixels = [pixels_of(batch) for batch in several] if inputs == "sent" else []
+    pixels = [pixels_of(batch) for batch in several]
+    wanted = [replace(asked(batch, *REQUESTS), pixels=(0, place)) for place, batch in enumerate(several)]
 
-    reply = ask(replica, [asked(batch, *REQUESTS) for batch in several], *pixels)
+    reply = ask(replica, wanted, *([pixels] if inputs == "sent" else []))
 
     local = LocalTeachers.load(specs)
     for batch, answers in zip(several, reply.answers, strict=True):
@@ -62,8 +63,8 @@ def test_one_call_about_several_batches_of_several_teachers(specs, inputs):
 def test_small_pixels_come_as_bytes_and_large_ones_as_arrays(specs):
     replica, (small, large) = TeacherActor(specs, DATA, None), batches(2)
 
-    several = [asked(batch, *REQUESTS) for batch in (large, small)]
-    reply = ask(replica, several, pixels_of(large), pickle.dumps(pixels_of(small)))
+    several = [asked(large, *REQUESTS), replace(asked(small, *REQUESTS), pixels=(1, 0))]
+    reply = ask(replica, several, [pixels_of(large)], pickle.dumps([pixels_of(small)]))
 
     local = LocalTeachers.load(specs)
     for batch, answers in zip((large, small), reply.answers, strict=True):
@@ -74,7 +75,7 @@ def test_it_says_how_long_it_took_and_how_much_it_sent(specs):
     replica = TeacherActor(specs, DATA, None)
     [batch] = batches(1)
 
-    reply = ask(replica, [asked(batch, *REQUESTS)], pixels_of(batch))
+    reply = ask(replica, [asked(batch, *REQUESTS)], [pixels_of(batch)])
 
     small, wide = reply.served(7, retries=2)
     assert (small.teacher, small.replica, small.rows, small.num_bytes) == ("small", "7", 24, 24 * 10 * 4)
@@ -89,14 +90,14 @@ def test_what_cannot_be_learned_from_names_the_sample_ids(tmp_path):
     spec = save_teacher(tmp_path, spec=model("tests.unit.test_replica:Sour"))
     [batch] = batches(1)
     with pytest.raises(KnowledgeError, match=f"'wide' sent NaN .* sample ids {batch.ids[20]}, {batch.ids[3]};"):
-        ask(TeacherActor([spec], DATA, None), [asked(batch, TeacherRequest("wide", rows=(20, 3)))], pixels_of(batch))
+        ask(TeacherActor([spec], DATA, None), [asked(batch, TeacherRequest("wide", rows=(20, 3)))], [pixels_of(batch)])
 
 
 def test_a_failed_call_is_no_longer_present(specs):
     replica = TeacherActor(specs, DATA, None)
     [batch] = batches(1)
     with pytest.raises(ValueError, match="nowhere"):
-        ask(replica, [asked(batch, TeacherRequest("wide", taps=("nowhere",)))], pixels_of(batch))
+        ask(replica, [asked(batch, TeacherRequest("wide", taps=("nowhere",)))], [pixels_of(batch)])
     assert replica.state()[0] == 0
 
 
