@@ -48,7 +48,7 @@ class TeacherPool:
         self._settings = settings
         self._controller: Any = (
             ray.remote(PoolController)
-            .options(num_cpus=0, max_restarts=-1, name=settings.name, namespace=settings.namespace)
+            .options(num_cpus=0, max_restarts=-1, max_task_retries=-1, name=settings.name, namespace=settings.namespace)
             .remote(self._status())
         )
         self.members = Members()
