@@ -45,6 +45,7 @@ FAMILIES = {
     "plain": ("actors.models:plain_cnn", {"width": 48}),
     "mobile": ("actors.models:mobile_cnn", {"width": 16}),
 }
+WARM_S = 3.0
 WAITING = ("first", "second", "third")
 MAPS = {"stage1": (64, 14, 14), "stage2": (128, 7, 7)}
 THIN_MAPS = {tap: (1, *space) for tap, (_, *space) in MAPS.items()}
@@ -68,7 +69,9 @@ class Way:
 
 
 def turns(ways: Mapping[str, Way], arguments: argparse.Namespace) -> Found:
-    """Images a second, by way and round."""
+    """Images a second, by way and round, once every way has found its pace: windows grow, memory is taken."""
+    for way in ways.values():
+        way.images_per_s(WARM_S)
     taken = {name: lambda way=way: way.images_per_s(arguments.seconds) for name, way in ways.items()}
     return alternate(taken, arguments.rounds)
 
