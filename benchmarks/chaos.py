@@ -12,7 +12,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,13 +33,14 @@ from actors.specs import DataSpec, ImportSpec, InputSpec, LossSpec, ModelSpec, R
 from actors.storage import Folder
 from actors.student import StudentTrainer
 from actors.weights import weights_as_bytes
-from benchmarks.faults import Faults, Struck
+from benchmarks.faults import Faults, alive
+from benchmarks.interposed import Interposed
 from orchestrator.cluster import connected
 
 OUT = Path("benchmarks/out")
 STEPS_PER_EPOCH = 25
 BATCH = 40
-GONE_WITHIN_S = 30.0
+GONE_WITHIN_S, NOTICED_WITHIN_S = 30.0, 10.0
 DATA = DataSpec(
     train=ImportSpec("actors.datasets:Digits"),
     test=ImportSpec("actors.datasets:Digits", {"train": False}),
@@ -99,13 +100,15 @@ def trained(spec: StudentSpec, source: TeacherSource) -> str:
 
 def gone(pids: set[int]) -> bool:
     """Whether all these processes end within a while."""
-    end_s = time.monotonic() + GONE_WITHIN_S
-    while time.monotonic() < end_s:
-        left = [pid for pid in pids if psutil.pid_exists(pid)]
-        if all(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE for pid in left):
-            return True
+    return within(GONE_WITHIN_S, lambda: not any(map(alive, pids)))
+
+
+def within(seconds: float, condition: Callable[[], bool]) -> bool:
+    """Whether it comes true in so many seconds."""
+    end_s = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end_s:
         time.sleep(0.2)
-    return False
+    return condition()
 
 
 @dataclass(frozen=True)
@@ -132,19 +135,28 @@ def survive(folder: Path, *, faults: int, every: int, gap_s: float, seed: int = 
     calm_s = time.monotonic() - start
     with pool_of(specs, dataset) as pool:
         client, struck = PoolClient(pool.handle), Faults(pool, seed, gap_s)
-        sha256 = trained(spec, Struck(client, struck, every, faults))
+
+        def strike(step: int) -> None:
+            if step % every == 0 and step <= every * faults:
+                struck.strike()
+
+        sha256 = trained(spec, Interposed(client, strike))
         struck.over()
+        within(NOTICED_WITHIN_S, lambda: restarts(pool) >= struck.struck["kill"])
         pids = struck.pids | set(pool.pids().values())
-    record = pool.chronicle.record()
     return Outcome(
         same=sha256 == undisturbed,
         sha256=sha256,
         faults=dict(struck.struck),
-        restarts=sum(record["restarts"].values()),
+        restarts=restarts(pool),
         retries=client.log.retries,
         left=not gone(pids),
         seconds={"undisturbed": calm_s, "under faults": time.monotonic() - start - calm_s},
     )
+
+
+def restarts(pool: TeacherPool) -> int:
+    return sum(pool.chronicle.record()["restarts"].values())
 
 
 @contextmanager

@@ -1,7 +1,4 @@
-"""Faults for a pool under way: replicas are killed, stopped, slowed, added and retired, as a seeded dice says.
-
-`Faults` strikes; `Struck` is a source that lets it strike every so many batches.
-"""
+"""Faults for a pool under way: replicas are killed, stopped, slowed, added and retired, as a seeded dice says."""
 
 from __future__ import annotations
 
@@ -13,9 +10,9 @@ from collections import Counter
 from contextlib import suppress
 from threading import Thread
 
-from actors.knowledge import Batch, KnowledgeRequest
+import psutil
+
 from actors.pool.keeper import TeacherPool
-from actors.sources import Answer, TeacherSource
 
 KINDS = ("kill", "stop", "slow", "add")
 MOST_REPLICAS = 3
@@ -43,7 +40,7 @@ class Faults:
         pids = self._pool.pids()
         self.pids |= set(pids.values())
         kind, host = self._dice.choice(KINDS), self._dice.choice(sorted(self._pool.members.serving))
-        serving = [pid for replica, pid in pids.items() if replica.host == host]
+        serving = [pid for replica, pid in pids.items() if replica.host == host and alive(pid)]
         if kind == "add" or not serving:
             kind = "add" if len(serving) < MOST_REPLICAS else "retire"
             self._pool.wish(host, 1 if kind == "add" else -1)
@@ -65,23 +62,11 @@ class Faults:
             thread.join()
 
 
-class Struck:
-    """A source that is struck at every `every`-th batch that it is asked about, `most` times."""
-
-    def __init__(self, source: TeacherSource, faults: Faults, every: int, most: int) -> None:
-        self.log = source.log
-        self._source, self._faults, self._every, self._most = source, faults, every, most
-        self._asked = 0
-
-    @property
-    def likes_ahead(self) -> int:
-        return self._source.likes_ahead
-
-    def ask(self, batch: Batch, request: KnowledgeRequest) -> Answer:
-        self._asked += 1
-        if self._asked % self._every == 0 and self._asked <= self._every * self._most:
-            self._faults.strike()
-        return self._source.ask(batch, request)
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def send(pid: int, number: int) -> None:

@@ -27,14 +27,13 @@ from ray._private.internal_api import get_memory_info_reply, get_state_from_addr
 
 from actors.data import SharedDataset
 from actors.datasets import Digits
-from actors.knowledge import Batch, KnowledgeRequest
 from actors.policies.prefetching import REMEMBERED_STEPS
 from actors.pool.client import PoolClient
 from actors.pool.members import PoolHandle
 from actors.probe import probe_shapes
-from actors.sources import Answer, TeacherSource
 from actors.specs import ImportSpec, LossSpec, StudentSpec, TapPair, TeacherSpec
 from benchmarks.chaos import DATA, OUT, pool_of, student, teachers, trained
+from benchmarks.interposed import Interposed
 from benchmarks.pools import in_its_own_process
 from orchestrator.cluster import connected
 
@@ -75,30 +74,20 @@ def listening(specs: Sequence[TeacherSpec], steps: int) -> StudentSpec:
     return replace(plain, model=model, losses=losses, recipe=recipe, window=WINDOW)
 
 
-class Watched:
-    """A source at whose batches it is looked at how much memory is in use: at those up to each of `at`,
-    more slowly."""
+class Watch:
+    """Looks, step by step, at how much memory is in use: at the steps up to each of `at`, more slowly."""
 
-    def __init__(self, source: TeacherSource, pids: Mapping[str, int], at: Sequence[int]) -> None:
-        self.log = source.log
+    def __init__(self, pids: Mapping[str, int], at: Sequence[int]) -> None:
         self.seen: dict[int, list[Memory]] = {step: [] for step in at}
-        self._source = source
         self._processes = {name: psutil.Process(pid) for name, pid in pids.items()}
-        self._asked = 0
 
-    @property
-    def likes_ahead(self) -> int:
-        return self._source.likes_ahead
-
-    def ask(self, batch: Batch, request: KnowledgeRequest) -> Answer:
-        self._asked += 1
+    def __call__(self, now: int) -> None:
         for step, seen in self.seen.items():
-            if step - STEPS_SEEN < self._asked <= step:
+            if step - STEPS_SEEN < now <= step:
                 time.sleep(SETTLES_IN_S)
                 seen.append({name: own_bytes(process) for name, process in self._processes.items()} | {STORE: stored()})
-            elif step - STEPS_SLOW < self._asked <= step:
+            elif step - STEPS_SLOW < now <= step:
                 time.sleep(SLOW_STEP_S)
-        return self._source.ask(batch, request)
 
 
 def own_bytes(process: psutil.Process) -> int:
@@ -116,10 +105,10 @@ def stored() -> int:
 
 def soaked(spec: StudentSpec, handle: PoolHandle, pids: Mapping[str, int], at: Sequence[int]) -> dict[int, Memory]:
     """Trains; what was in use at each of these steps."""
-    source = Watched(PoolClient(handle), {**pids, "student worker": os.getpid()}, at)
-    trained(spec, source)
+    watch = Watch({**pids, "student worker": os.getpid()}, at)
+    trained(spec, Interposed(PoolClient(handle), watch))
     return {
-        step: {name: int(median(one[name] for one in seen)) for name in seen[0]} for step, seen in source.seen.items()
+        step: {name: int(median(one[name] for one in seen)) for name in seen[0]} for step, seen in watch.seen.items()
     }
 
 

@@ -105,19 +105,20 @@ class Plan:
 
 
 def make_plan(config: ExperimentConfig, findings: Findings) -> Plan:
+    inputs = inputs_of(config, findings)
     rungs = tuple(
         PlannedRung(
             rung=rung,
             steps_per_epoch=findings.steps_per_epoch.get(rung.name, 0),
             parameters=findings.parameters.get("student" if rung.role == "alone" else rung.name, 0),
-            teaching=tuple(_teaching(rung, name, findings.teachers.get(name)) for name in rung.teachers),
+            teaching=tuple(_teaching(rung, name, findings.teachers.get(name), inputs) for name in rung.teachers),
             need=_need(config, rung),
         )
         for rung in ladder(config)
     )
     heard = {name for planned in rungs for name in planned.rung.teachers}
     unheard = tuple(name for name in config.teachers if name not in heard)
-    return Plan(config.name, rungs, findings.elsewhere, unheard, inputs_of(config, findings))
+    return Plan(config.name, rungs, findings.elsewhere, unheard, inputs)
 
 
 def inputs_of(config: ExperimentConfig, findings: Findings) -> Inputs | None:
@@ -129,7 +130,7 @@ def inputs_of(config: ExperimentConfig, findings: Findings) -> Inputs | None:
     return "sent" if findings.row_bytes / SENT_BYTES_PER_S <= findings.row_seconds else "derived"
 
 
-def _teaching(rung: Rung, name: str, teacher: TeacherSpec | None) -> Teaching:
+def _teaching(rung: Rung, name: str, teacher: TeacherSpec | None, inputs: Inputs | None) -> Teaching:
     listened = [loss for loss in rung.losses if name in loss.teachers]
     if teacher is None:
         return Teaching(name, tuple(dict.fromkeys(output for loss in listened for output in loss.outputs)))
@@ -138,8 +139,9 @@ def _teaching(rung: Rung, name: str, teacher: TeacherSpec | None) -> Teaching:
         _request([replace(loss, reduce="student") for loss in listened], teacher),
     )
     outputs = (*sent.sent, *(reduction.label for reduction in sent.reductions))
-    each = _bytes_per_row(sent, teacher)
-    return Teaching(name, outputs, each, _bytes_per_row(unreduced, teacher), rung.recipe.batch_size * each)
+    digest = DIGEST_BYTES if inputs == "derived" else 0
+    each = _bytes_per_row(sent, teacher) + digest
+    return Teaching(name, outputs, each, _bytes_per_row(unreduced, teacher) + digest, rung.recipe.batch_size * each)
 
 
 def _request(losses: Sequence[LossSpec], teacher: TeacherSpec) -> TeacherRequest:
@@ -148,7 +150,7 @@ def _request(losses: Sequence[LossSpec], teacher: TeacherSpec) -> TeacherRequest
 
 def _bytes_per_row(request: TeacherRequest, teacher: TeacherSpec) -> int:
     reduced = sum(reduction.bytes_per_row(teacher.shapes) for reduction in request.reductions)
-    return raw_bytes_per_row(request.sent, teacher.shapes) + reduced + DIGEST_BYTES
+    return raw_bytes_per_row(request.sent, teacher.shapes) + reduced
 
 
 def _need(config: ExperimentConfig, rung: Rung) -> Need:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from actors.pool.controller import PoolStatus
     from orchestrator.plan import Plan, PlannedRung, Teaching
 
+PIXELS = {
+    "sent": "pixels are sent to the teachers (inputs: sent)",
+    "derived": "teachers build the pixels from ids and views (inputs: derived)",
+}
 COUNTS = ("serving", "wanted", "students waited")
 NUMBERS = (*COUNTS, "parameters", "each sample", "each step", "accuracy", "cross-entropy")
 
@@ -32,6 +36,8 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print(rungs)
     console.print()
     console.print(taught)
+    if plan.inputs is not None:
+        console.print(PIXELS[plan.inputs], highlight=False, markup=False, soft_wrap=True)
     for name in plan.unheard:
         console.print(f"nobody listens to {name}: it is scored, not asked", highlight=False, markup=False)
     for line in plan.elsewhere:

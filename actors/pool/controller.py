@@ -71,9 +71,6 @@ class PoolController:
     def publish(self, members: Members) -> None:
         self._members = members
 
-    def members(self) -> Members:
-        return self._members
-
     def status(self) -> PoolStatus:
         return PoolStatus(self._hosts, self._members.lost, self._members.failed)
 

@@ -36,6 +36,8 @@ from actors.storage import Folder
 from actors.student import StudentTrainer
 from actors.weights import weights_as_bytes
 from benchmarks.chaos import survive
+from benchmarks.faults import alive
+from benchmarks.interposed import Interposed
 from tests.cluster.nets import Fatal, SeekingDigits, Slow, Stateful
 from tests.cluster.runs import wait_for
 
@@ -131,10 +133,6 @@ def pids_of(pool: TeacherPool, host: str) -> list[int]:
     return [pid for replica, pid in pool.pids().items() if replica.host == host]
 
 
-def ended(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-
-
 def replicated(teachers, replicas=2, **more):
     return tuple(replace(teacher, replicas=replicas, **more) for teacher in teachers)
 
@@ -164,19 +162,19 @@ def test_whatever_happens_to_replicas_the_student_is_the_same(cluster, tmp_path)
 
     assert found.same and not found.left
     assert sum(found.faults.values()) == 8 and {"kill", "stop", "slow", "add"} <= set(found.faults)
-    assert found.restarts > 0 and found.retries > 0
+    assert found.restarts >= found.faults["kill"] and found.retries > 0
 
 
 def test_a_lost_replica_is_replaced_and_the_new_one_takes_up_work(teachers, start, tmp_path, undisturbed):
     pool = start(teachers)
     client = PoolClient(pool.handle)
     [killed] = pids_of(pool, "cnn")
-    struck = Striking(client, at_batch=5, pid=killed, number=signal.SIGKILL)
+    struck = striking(client, at_batch=5, pid=killed, number=signal.SIGKILL)
 
     assert trained(teachers, struck, tmp_path) == undisturbed
 
     [replacement] = pids_of(pool, "cnn")
-    assert replacement != killed and ended(killed)
+    assert replacement != killed and not alive(killed)
     record = pool.chronicle.record()
     lost, serves = (text for _, host, text in record["events"][-2:])
     assert lost.startswith("replica 0 was lost: ") and serves == "replica 1 serves"
@@ -186,19 +184,19 @@ def test_a_lost_replica_is_replaced_and_the_new_one_takes_up_work(teachers, star
 def test_a_replica_that_hangs_is_given_up_by_its_own_history(teachers, start, tmp_path, undisturbed):
     pool = start(teachers)
     [hanging] = pids_of(pool, "cnn")
-    struck = Striking(PoolClient(pool.handle), at_batch=9, pid=hanging, number=signal.SIGSTOP)
+    struck = striking(PoolClient(pool.handle), at_batch=9, pid=hanging, number=signal.SIGSTOP)
 
     assert trained(teachers, struck, tmp_path) == undisturbed
 
     assert pids_of(pool, "cnn") != [hanging]
-    wait_for(lambda: ended(hanging))
+    wait_for(lambda: not alive(hanging))
 
 
 def test_a_host_that_cannot_come_back_ends_the_run_with_its_cause(teachers, start, tmp_path):
     mine = tmp_path / "mine.safetensors"
     mine.write_bytes(Path(teachers[0].weights).read_bytes())
     pool = start((replace(teachers[0], weights=str(mine)), teachers[1]))
-    struck = Striking(PoolClient(pool.handle), at_batch=5, pid=pids_of(pool, "mlp")[0], number=signal.SIGKILL)
+    struck = striking(PoolClient(pool.handle), at_batch=5, pid=pids_of(pool, "mlp")[0], number=signal.SIGKILL)
     mine.unlink()
 
     with pytest.raises(TeacherLostError, match=r"(?s)'mlp' has no replica left; replica 0: .*no new one .*mine"):
@@ -233,7 +231,7 @@ def test_a_pool_grows_while_students_wait_and_shrinks_while_it_idles(start, tmp_
 
 def test_the_controller_may_die_as_well(teachers, start, tmp_path, undisturbed):
     pool = start(teachers)
-    struck = Striking(PoolClient(pool.handle), at_batch=5, pid=pool.controller_pid(), number=signal.SIGKILL)
+    struck = striking(PoolClient(pool.handle), at_batch=5, pid=pool.controller_pid(), number=signal.SIGKILL)
 
     assert trained(teachers, struck, tmp_path) == undisturbed
 
@@ -295,23 +293,9 @@ def test_replicas_of_a_node_share_one_dataset(teachers, start):
     assert max(shared) < min(small) + LARGE_BYTES / 2
 
 
-class Striking:
+def striking(source: PoolClient, at_batch: int, pid: int, number: int) -> Interposed:
     """A source during which a process is sent a signal, just before a batch is asked for."""
-
-    def __init__(self, source: PoolClient, at_batch: int, pid: int, number: int) -> None:
-        self.log = source.log
-        self._source, self._at_batch, self._pid, self._number = source, at_batch, pid, number
-        self._asked = 0
-
-    @property
-    def likes_ahead(self) -> int:
-        return self._source.likes_ahead
-
-    def ask(self, batch, request):
-        self._asked += 1
-        if self._asked == self._at_batch:
-            os.kill(self._pid, self._number)
-        return self._source.ask(batch, request)
+    return Interposed(source, lambda batch: os.kill(pid, number) if batch == at_batch else None)
 
 
 def sampler() -> BatchSampler:

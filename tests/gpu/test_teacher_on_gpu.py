@@ -4,25 +4,14 @@ import pytest
 import torch
 
 from actors.knowledge import TeacherRequest, row_digests
-from actors.specs import InputSpec
 from actors.staging import Staging, carrier
 from actors.teacher import Teacher
-from tests.unit.digits_setup import images, model, save_teacher
+from tests.unit.digits_setup import NETS as EVERY_NET
+from tests.unit.digits_setup import images, save_teacher
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
-NETS = {
-    "mlp": model(width=48, depth=2, taps={"tap": "pool"}),
-    "small_resnet": model("actors.models:small_resnet", width=8, taps={"tap": "stage2"}),
-    "small_vit": model("actors.models:small_vit", size=8, width=32, depth=1, taps={"tap": "blocks"}),
-    "grey to colour, resized": model(
-        "actors.models:plain_cnn",
-        channels=3,
-        width=8,
-        taps={"tap": "stage3"},
-        input=InputSpec(size=12, channels=3, mean=(0.1, 0.2, 0.3), std=(0.5,)),
-    ),
-}
+NETS = {name: EVERY_NET[name] for name in ("mlp", "small_resnet", "small_vit", "grey to colour, resized")}
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 

@@ -66,6 +66,23 @@ def model(target: str = "actors.models:mlp", *, taps=None, input=None, **kwargs)
     return ModelSpec(ImportSpec(target, kwargs), input or InputSpec(), taps or {})
 
 
+NETS = {
+    "mlp": model(width=48, depth=2, taps={"tap": "pool"}),
+    "tiny_cnn": model("actors.models:tiny_cnn", width=8, taps={"tap": "stage2"}),
+    "small_resnet": model("actors.models:small_resnet", width=8, taps={"tap": "stage2"}),
+    "mobile_cnn": model("actors.models:mobile_cnn", width=8, taps={"tap": "pool"}),
+    "small_vit": model("actors.models:small_vit", size=8, width=32, depth=1, taps={"tap": "blocks"}),
+    "grey to colour, resized": model(
+        "actors.models:plain_cnn",
+        channels=3,
+        width=8,
+        taps={"tap": "stage3"},
+        input=InputSpec(size=12, channels=3, mean=(0.1, 0.2, 0.3), std=(0.5,)),
+    ),
+}
+"""A teacher of each family, with a tap."""
+
+
 def save_teacher(folder: Path, name: str = "wide", spec: ModelSpec | None = None, *, seed: int = 0, **more):
     """An untrained teacher with its weights in a file; `more` are fields of TeacherSpec."""
     spec = spec or model(width=24, depth=1)

@@ -12,10 +12,11 @@ from actors.specs import ImportSpec, LossSpec, Resources, WeightSpec
 from orchestrator.checking import check
 from orchestrator.config import ExperimentConfig
 from orchestrator.ladder import alone_losses, ladder, teachers
-from orchestrator.plan import Need, Teaching, make_plan
+from orchestrator.plan import Need, Teaching, inputs_of, make_plan
 from orchestrator.printing import print_plan
 
 DIGITS = Path(__file__).with_name("digits.yaml")
+DERIVED = "inputs=derived"
 CE = ImportSpec("actors.losses:cross_entropy_loss")
 
 
@@ -80,18 +81,20 @@ def test_without_a_lasting_loss_on_labels_the_baseline_learns_by_cross_entropy(l
 
 
 def test_bytes_per_step_by_hand():
-    assert [(one.teacher, one.outputs, one.bytes_per_step) for one in rung("student").teaching] == [
+    assert [(one.teacher, one.outputs, one.bytes_per_step) for one in rung("student", DERIVED).teaching] == [
         ("wide", ("logits",), 60 * (10 * 4 + 8)),
         ("deep", ("logits",), 60 * (10 * 4 + 8)),
     ]
     hint = "losses.hint={loss: 'actors.losses:hint_loss', on: {student: late, teacher: late}, teachers: [deep]}"
     again = hint.replace("losses.hint", "losses.again")
-    assert [(one.teacher, one.outputs, one.bytes_per_step) for one in rung("student", hint, again).teaching] == [
+    assert [
+        (one.teacher, one.outputs, one.bytes_per_step) for one in rung("student", DERIVED, hint, again).teaching
+    ] == [
         ("wide", ("logits",), 60 * (10 * 4 + 8)),
         ("deep", ("logits", "late"), 60 * ((10 + 64) * 4 + 8)),
     ]
     features_alone = [hint, "losses.soft.teachers=[wide]", "data.batch_size=100"]
-    assert rung("student", *features_alone).teaching[1].bytes_per_step == 100 * (64 * 4 + 8)
+    assert rung("student", DERIVED, *features_alone).teaching[1].bytes_per_step == 100 * (64 * 4 + 8)
     assert rung("alone").teaching == rung("wide").teaching == ()
 
 
@@ -107,30 +110,47 @@ ATTENTION = (
 
 
 def test_bytes_with_reductions_by_hand():
-    wide, deep = rung("student", *ATTENTION).teaching
+    wide, deep = rung("student", DERIVED, *ATTENTION).teaching
     label, places = "attention_map(late, exponent=2.0)", 8 * 8
     reduced, raw = 40 + 4 * places + 8, 40 + 4 * 8 * places + 8
     assert wide == Teaching("wide", ("logits", label), reduced, raw, 60 * reduced)
     assert deep == Teaching("deep", ("logits",), 48, 48, 60 * 48)
-    at_student = rung("student", *ATTENTION, "losses.attention.reduce=student").teaching[0]
+    at_student = rung("student", DERIVED, *ATTENTION, "losses.attention.reduce=student").teaching[0]
     assert at_student == Teaching("wide", ("logits", "late"), raw, raw, 60 * raw)
 
 
 def test_bytes_of_the_largest_logits_by_hand():
-    wide, deep = rung("student", "losses.soft.top_k=3").teaching
+    wide, deep = rung("student", DERIVED, "losses.soft.top_k=3").teaching
     sent = 3 * 4 + 3 * 2 + 4 + 8
     assert wide == Teaching("wide", ("top_k(logits, k=3)",), sent, 48, 60 * sent)
     assert replace(deep, teacher="wide") == wide
-    too_many = rung("student", "losses.soft.top_k=6").teaching[0]
+    too_many = rung("student", DERIVED, "losses.soft.top_k=6").teaching[0]
     assert too_many == Teaching("wide", ("logits",), 48, 48, 60 * 48), "6 of 10 are no smaller than all"
 
 
 def test_the_plan_is_printed_with_bytes_per_sample_and_what_they_were_unreduced():
     console = Console(record=True, width=200, file=io.StringIO())
-    print_plan(plan(*ATTENTION), console)
+    print_plan(plan(DERIVED, *ATTENTION), console)
     lines = [" ".join(line.split()) for line in console.export_text().splitlines()]
     assert "student wide logits, attention_map(late, exponent=2.0) 304 B (unreduced 2.1 kB) 18.2 kB" in lines
     assert "student deep logits 48 B 2.88 kB" in lines
+    assert "teachers build the pixels from ids and views (inputs: derived)" in lines
+
+
+def test_where_pixels_are_sent_no_digests_come_back():
+    sent = plan("inputs=sent")
+    assert [one.bytes_per_step for one in sent.rungs[-1].teaching] == [60 * 10 * 4, 60 * 10 * 4]
+    console = Console(record=True, width=200, file=io.StringIO())
+    print_plan(sent, console)
+    assert "pixels are sent to the teachers (inputs: sent)" in console.export_text().splitlines()
+    assert plan("source=local").inputs is None
+
+
+def test_pixels_are_sent_where_that_is_cheaper_than_to_build_them_again():
+    found = check(config())
+    dear, cheap = (replace(found, row_bytes=1_000_000, row_seconds=seconds) for seconds in (0.011, 0.009))
+    assert (inputs_of(config(), dear), inputs_of(config(), cheap)) == ("sent", "derived")
+    assert inputs_of(config("inputs=sent"), cheap) == "sent"
 
 
 def test_steps_and_parameters():

@@ -14,22 +14,8 @@ from actors.sources import LocalTeachers
 from actors.specs import ImportSpec, InputSpec, Resources
 from actors.teacher import Teacher, intra_op_threads
 from actors.weights import read_weights, weight_hash
-from tests.unit.digits_setup import batches, digits, images, model, save_teacher
+from tests.unit.digits_setup import NETS, batches, digits, images, model, save_teacher
 
-NETS = {
-    "mlp": model(width=48, depth=2, taps={"tap": "pool"}),
-    "tiny_cnn": model("actors.models:tiny_cnn", width=8, taps={"tap": "stage2"}),
-    "small_resnet": model("actors.models:small_resnet", width=8, taps={"tap": "stage2"}),
-    "mobile_cnn": model("actors.models:mobile_cnn", width=8, taps={"tap": "pool"}),
-    "small_vit": model("actors.models:small_vit", size=8, width=32, depth=1, taps={"tap": "blocks"}),
-    "grey to colour, resized": model(
-        "actors.models:plain_cnn",
-        channels=3,
-        width=8,
-        taps={"tap": "stage3"},
-        input=InputSpec(size=12, channels=3, mean=(0.1, 0.2, 0.3), std=(0.5,)),
-    ),
-}
 WAYS = {
     "bf16": {"precision": "bf16"},
     "channels_last": {"channels_last": True},
