@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ValidationError
 
-UNION_TAGS = frozenset({"(word)", "(tap pair)", "(number)", "(ramp)"})
+UNION_TAGS = frozenset({"(word)", "(tap pair)", "(number)", "(ramp)", "(range)"})
 
 _EXPECTED = {
     "string_type": "a string",

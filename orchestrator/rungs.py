@@ -7,10 +7,11 @@ another section has it, is filled in before validation by `ExperimentConfig`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic import ConfigDict, Discriminator, Field, GetJsonSchemaHandler, Tag, model_validator
 from pydantic_core import CoreSchema
 
 from actors.specs import ImportSpec, LossSpec, ModelSpec, Precision, RecipeSpec, TeacherSpec
@@ -28,6 +29,7 @@ from orchestrator.fields import (
     Section,
     Text,
     Window,
+    expects,
 )
 from orchestrator.loss_config import LossConfig
 from orchestrator.sections import ImportConfig, InputConfig, ResourcesConfig, SchedulerConfig, or_string
@@ -62,10 +64,20 @@ class ReplicasConfig(Section):
         return self
 
 
+def _replicas_tag(value: Any) -> str:
+    return "(range)" if isinstance(value, (Mapping, ReplicasConfig)) else "(number)"
+
+
+_Count = Annotated[PositiveInt, expects("a positive integer or {min: a number, max: a number}")]
+Replicas = Annotated[
+    Annotated[_Count, Tag("(number)")] | Annotated[ReplicasConfig, Tag("(range)")], Discriminator(_replicas_tag)
+]
+
+
 class TeachingSection(ModelSection):
     """`resources` are per replica."""
 
-    replicas: PositiveInt | ReplicasConfig = 1
+    replicas: Replicas = 1
     """Actors that answer for it in the pool; or `{min: 1, max: 8}`: more while students wait for it, fewer while it
     idles."""
     actor: Key | None = None

@@ -47,6 +47,12 @@ data.num_views=frehs
   data.num_views: expected a positive integer or `fresh`, got 'frehs'
 student.epochs=
   student.epochs: expected a positive integer, got null
+teachers.resnet.replicas=0
+  teachers.resnet.replicas: expected a positive integer or {min: a number, max: a number}, got 0
+teachers.resnet.replicas={min: 3, max: 2}
+  teachers.resnet.replicas: expected min <= max, got min 3 and max 2
+teachers.resnet.replicas={most: 2, max: 2}
+  teachers.resnet.replicas.most: unknown key; known here: min, max
 student.window=-1
   student.window: expected an integer of at least 0 or `auto`, got -1
 student.precision=fp23
