@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from math import isclose
+from math import ceil, isclose
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -134,7 +134,12 @@ def computing_teachers(folder: Path) -> list[TeacherSpec]:
     return [computing_teacher(name, folder, target, TAPS, **kwargs) for name, (target, kwargs) in FAMILIES.items()]
 
 
-def waiting_teachers(folder: Path, arguments: argparse.Namespace) -> list[TeacherSpec]:
+def enough_replicas(step_ms: int, arguments: argparse.Namespace) -> int:
+    """One more than answer as fast as a student with such a step asks."""
+    return arguments.replicas or ceil(arguments.answer_ms / step_ms) + 1
+
+
+def waiting_teachers(folder: Path, step_ms: int, arguments: argparse.Namespace) -> list[TeacherSpec]:
     return [
         waiting_teacher(
             name,
@@ -143,7 +148,7 @@ def waiting_teachers(folder: Path, arguments: argparse.Namespace) -> list[Teache
             rows=BATCH,
             features=MAPS if arguments.whole_maps else THIN_MAPS,
             seed=number,
-            replicas=arguments.replicas,
+            replicas=enough_replicas(step_ms, arguments),
             actor="together" if arguments.together else None,
         )
         for number, name in enumerate(WAITING)
@@ -165,13 +170,13 @@ def student_widths(teachers: Sequence[TeacherSpec], steps_ms: Sequence[int]) -> 
 
 
 def elsewhere(
-    widths: Mapping[int, int], teachers: Sequence[TeacherSpec], pool: PoolHandle, arguments: argparse.Namespace
+    ms: int, width: int, teachers: Sequence[TeacherSpec], pool: PoolHandle, arguments: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """A row for each number of threads, student and kind of knowledge."""
+    """A row for each number of threads and kind of knowledge."""
     dataset = Fashion()
     constant = Constant(teachers, next(batches(dataset)))
     rows = []
-    for threads, (ms, width), kind in itertools.product(THREADS, widths.items(), KINDS):
+    for threads, kind in itertools.product(THREADS, KINDS):
         spec = student_spec(width, teachers, maps=KINDS[kind], reduce=reduced(arguments))
         client = PoolClient(pool)
         ways = {
@@ -183,6 +188,7 @@ def elsewhere(
                 "threads": threads,
                 "step_ms": ms,
                 "width": width,
+                "replicas": teachers[0].replicas,
                 "knowledge": kind,
                 "images_per_s": turns(ways, arguments),
                 "bytes_per_sample": sum(one["bytes_per_sample"] for one in client.log.summary(1.0).values()),
@@ -193,12 +199,13 @@ def elsewhere(
 
 def show_elsewhere(rows: Sequence[Mapping[str, Any]], arguments: argparse.Namespace) -> list[Goal]:
     lines, goals = [], []
-    for row in rows:
+    for row in sorted(rows, key=lambda row: (row["threads"], row["step_ms"])):
         found: Found = row["images_per_s"]
         ratio, alone = Ratio.of(found[POOL], found[ALONE]), median(found[ALONE])
         lines.append(
             (
                 f"{row['threads']} thread{'s' * (row['threads'] > 1)}, {row['step_ms']} ms",
+                str(row["replicas"]),
                 row["knowledge"],
                 f"{row['bytes_per_sample']:.0f}",
                 f"{1000 * BATCH / alone:.1f}",
@@ -209,11 +216,11 @@ def show_elsewhere(rows: Sequence[Mapping[str, Any]], arguments: argparse.Namesp
         )
         if (row["threads"], row["step_ms"], row["knowledge"]) == (1, GOAL_STEP_MS, "logits"):
             goals.append(Goal(f"{POOL} elsewhere against no teacher, a step of {GOAL_STEP_MS} ms", ratio, 0.95))
-    title = (
-        f"Teachers elsewhere: three, each answers a batch in {arguments.answer_ms} ms, {arguments.replicas} replicas"
-    )
+    together = ", in the same actors" if arguments.together else ""
+    title = f"Teachers elsewhere: three{together}, each answers a batch in {arguments.answer_ms:g} ms"
     headings = (
         "student",
+        "replicas of each",
         "knowledge",
         "bytes a sample",
         "step with its data, ms",
@@ -232,14 +239,17 @@ def main() -> None:
         print("torchdistill is not installed: its row is left out")
     dataset = Fashion()
     with tempfile.TemporaryDirectory() as name:
-        waiting, computing = waiting_teachers(Path(name), arguments), computing_teachers(Path(name))
-        widths = student_widths(waiting, arguments.steps_ms)
+        waiting = {ms: waiting_teachers(Path(name), ms, arguments) for ms in arguments.steps_ms}
+        computing = computing_teachers(Path(name))
+        widths = student_widths(next(iter(waiting.values())), arguments.steps_ms)
         step_ms = min(widths, key=lambda ms: abs(ms - GOAL_STEP_MS))
         with pool_of(computing, dataset, arguments.inputs) as pool:
             here = in_its_own_process(on_these_cores, widths[step_ms], computing, pool, arguments)
         goals = show_these_cores(here, step_ms)
-        with pool_of(waiting, dataset, arguments.inputs) as pool:
-            rows = in_its_own_process(elsewhere, widths, waiting, pool, arguments)
+        rows = []
+        for ms, specs in waiting.items():
+            with pool_of(specs, dataset, arguments.inputs) as pool:
+                rows += in_its_own_process(elsewhere, ms, widths[ms], specs, pool, arguments)
         goals += show_elsewhere(rows, arguments)
     show_goals(goals)
     keep("training", vars(arguments), on_these_cores=here, elsewhere=rows, goals=goals)
@@ -251,7 +261,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=1.0, help="on the clock, per turn")
     parser.add_argument("--steps-ms", type=int, nargs="+", default=[5, 10, 30, 100], help="the students' own steps")
     parser.add_argument("--answer-ms", type=float, default=50.0, help="a waiting teacher's time for a batch of 128")
-    parser.add_argument("--replicas", type=int, default=10, help="of each waiting teacher")
+    parser.add_argument("--replicas", type=int, help="of each waiting teacher; left out: one more than keep up")
     parser.add_argument(
         "--whole-maps", action="store_true", help="maps travel whole, not as what the loss makes of them"
     )
