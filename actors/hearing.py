@@ -1,11 +1,12 @@
 """What one loss hears of one teacher: what it asks for, and what it makes of the answer. Imports no Ray.
 
-`closing_of` is the function that a loss is computed by on the student's side, once its teachers' side has been reduced.
+`comparison_of` says how the student is then compared with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -46,24 +47,30 @@ class Hearing:
         return self.target(knowledge)[0] if self._top_k else knowledge.tensors[LOGITS]
 
 
-def closing_of(loss: LossSpec) -> Callable[..., Any]:
-    """The loss itself, or, where phi has reduced the teacher's side, what it closes with."""
-    function = loss.loss.resolve()
+@dataclass(frozen=True)
+class Comparison:
+    """`function(*student, *target, **kwargs)`; where there is a `phi`, of what it makes of either side."""
+
+    function: Callable[..., Any]
+    kwargs: Mapping[str, Any]
+    phi: Reduction | None = None
+
+
+def comparison_of(loss: LossSpec) -> Comparison:
+    """The loss itself, or, where its phi runs apart from it, what it closes with."""
+    function, kwargs = loss.loss.resolve(), loss.loss.kwargs
     metadata = metadata_of(function)
-    return metadata.closing if metadata and metadata.closing and _runs_phi(loss) else function
+    if metadata is None or metadata.phi is None or metadata.closing is None or not _runs_phi(loss):
+        return Comparison(function, kwargs)
+    of_phi = phi_kwargs(function, metadata.phi, kwargs)
+    target = f"{metadata.phi.__module__}:{metadata.phi.__qualname__}"
+    phi = Reduction(target, loss.outputs, tuple(sorted(of_phi.items())))
+    return Comparison(metadata.closing, {name: value for name, value in kwargs.items() if name not in of_phi}, phi)
 
 
 def reduction_of(loss: LossSpec) -> Reduction | None:
     """The largest logits, or the phi that its loss declares, with the arguments that are phi's."""
-    if loss.top_k is not None:
-        return top_k_reduction(loss.top_k)
-    function = loss.loss.resolve()
-    metadata = metadata_of(function)
-    if metadata is None or metadata.phi is None or not _runs_phi(loss):
-        return None
-    kwargs = phi_kwargs(function, metadata.phi, loss.loss.kwargs)
-    target = f"{metadata.phi.__module__}:{metadata.phi.__qualname__}"
-    return Reduction(target, loss.outputs, tuple(sorted(kwargs.items())))
+    return comparison_of(loss).phi if loss.top_k is None else top_k_reduction(loss.top_k)
 
 
 def _runs_phi(loss: LossSpec) -> bool:

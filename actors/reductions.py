@@ -44,8 +44,12 @@ class Reduction:
 
     def __call__(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Its results by key, of tensors by output."""
-        made = ImportSpec(self.target, dict(self.kwargs)).build(*(tensors[output] for output in self.outputs))
+        made = self.made_of(*(tensors[output] for output in self.outputs))
         return dict(zip(self.keys, made if self.parts else (made,), strict=True))
+
+    def made_of(self, *tensors: Tensor) -> Any:
+        """What the function gives for these."""
+        return ImportSpec(self.target, dict(self.kwargs)).build(*tensors)
 
     def found(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Its results among what a teacher sent, or made here where the outputs themselves came."""

@@ -37,8 +37,11 @@ class Teacher:
         fit_weights(model, read_weights(spec.weights, f"{where}.checkpoint"), f"{where}.checkpoint")
         self.version = weight_hash(model.state_dict())
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
-        self._layout = torch.channels_last if spec.channels_last else torch.contiguous_format
-        model.to(self.device, memory_format=self._layout).eval().requires_grad_(False)
+        model.to(self.device).eval().requires_grad_(False)
+        self._layout = torch.contiguous_format
+        if spec.channels_last:
+            self._layout = torch.channels_last
+            model.to(memory_format=self._layout)
         self._model = TappedModel(model, spec.model.taps, f"{where}.taps")
         self._columns = _columns(spec.class_map)
         self._carried = carrier(self.device)

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from actors.combination import Combination, asked_rows
 from actors.connectors import connect
 from actors.ensemble import own_labels
-from actors.hearing import Hearing, closing_of
+from actors.hearing import Hearing, comparison_of
 from actors.knowledge import LOGITS, Knowledge, Position, TeacherRequest
 from actors.losses import metadata_of
+from actors.reductions import Reduction
 from actors.specs import LossSpec, Shape, TapPair, TeacherSpec
 from actors.teacher import known_classes
 
@@ -30,6 +31,14 @@ class Outputs:
 
     logits: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
+    _made: dict[Any, tuple[Tensor, Sequence[Tensor]]] = field(default_factory=dict, init=False, repr=False)
+
+    def made_by(self, phi: Reduction, tensors: Sequence[Tensor]) -> Tensor:
+        """What phi makes of the student's tensors: once, for however many teachers."""
+        key = (phi.target, phi.kwargs, *map(id, tensors))
+        if key not in self._made:
+            self._made[key] = (phi.made_of(*tensors), tensors)  # kept, so that no other tensor gets their ids
+        return self._made[key][0]
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,8 @@ class Term(nn.Module):
         self.teachers = tuple(teachers)
         self._seed = seed
         self.hearings = tuple(Hearing(spec, teacher) for teacher in teachers)
-        self._function = closing_of(spec)
+        self._comparison = comparison_of(spec)
+        self._function = self._comparison.function
         self._arguments = _arguments(self._function)
         where = f"{spec.key}.ensemble"
         num_classes = student[LOGITS][-1]
@@ -194,7 +204,7 @@ class Term(nn.Module):
 
     def _bound(self, labels: Tensor, ids: Tensor) -> dict[str, Any]:
         named = {"labels": labels.clamp(min=0), "ids": ids}
-        return {**self.spec.loss.kwargs, **{name: named[name] for name in named if name in self._arguments}}
+        return {**self._comparison.kwargs, **{name: named[name] for name in named if name in self._arguments}}
 
     def _mean(self, values: Tensor, counted: Tensor) -> Tensor:
         """The mean of the rows that count, over all workers."""
@@ -213,7 +223,8 @@ class Term(nn.Module):
         """What the student shows teacher k."""
         if isinstance(self.spec.on, TapPair):
             fitted = zip(cast(nn.ModuleList, self.connectors[k]), self.student_taps, strict=True)
-            return [connector(outputs.features[tap]) for connector, tap in fitted]
+            tensors = [connector(outputs.features[tap]) for connector, tap in fitted]
+            return tensors if self._comparison.phi is None else [outputs.made_by(self._comparison.phi, tensors)]
         known = known_classes(self.teachers[k].class_map)
         return [outputs.logits if known is None else outputs.logits[:, known]]
 

@@ -91,7 +91,8 @@ class TeachingSection(ModelSection):
     threads: PositiveInt | None = None
     """Threads of torch within one operation; null: as many as whole CPU cores, at least 1."""
     channels_last: Flag = False
-    """Weights and images lie in memory with the channels last, in which most convolutions are faster."""
+    """Weights and images lie in memory with the channels last, in which most convolutions are faster; false: as its
+    model's code has them."""
     compile: Text | None = None
     """A backend of torch.compile, `inductor` say; it compiles when the teacher is loaded. Null: not compiled."""
     resources: ResourcesConfig = ResourcesConfig()

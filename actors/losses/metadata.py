@@ -25,7 +25,8 @@ class LossMetadata:
                       `space` (all but the channels), `channels` (their number) or `nothing` (but the batch)
     phi               of a loss d(phi(student), phi(teacher)): phi, where it is row-wise, so that it may run at the
                       teacher; its keyword arguments are the loss's of the same names
-    closing           the rest of it: loss(student, teacher, ...) == closing(student, phi(teacher), ...), bit for bit
+    closing           d: loss(student, teacher, ...) == closing(phi(student), phi(teacher), ...), bit for bit; it has
+                      the loss's other keyword arguments
     zero_at_equality  whether value and gradient vanish where the student equals the teacher
     """
 
@@ -47,7 +48,7 @@ class LossMetadata:
         if isinstance(self.needs, str):
             raise ValueError(f"needs: expected a tuple of names, got the text {self.needs!r}")
         if (self.phi is None) != (self.closing is None):
-            raise ValueError("phi, closing: expected both or neither; closing takes phi's result for the teacher")
+            raise ValueError("phi, closing: expected both or neither; closing takes phi's results")
         if self.phi is not None and "<" in getattr(self.phi, "__qualname__", "<"):
             raise ValueError(f"phi: expected a function that a teacher can import, got {self.phi!r}; give it a name")
 

@@ -186,7 +186,7 @@ def check_alignment(case: LossCase) -> None:
 
 
 def check_phi(case: LossCase, dtype: torch.dtype) -> None:
-    """The loss is what closes phi of the teacher, bit for bit, at the golden kwargs and at others."""
+    """The loss is what closes phi of both sides, bit for bit, at the golden kwargs and at others."""
     metadata = case.metadata
     assert metadata is not None and metadata.phi is not None and metadata.closing is not None
     inputs = _to(case.inputs(), dtype)
@@ -196,8 +196,10 @@ def check_phi(case: LossCase, dtype: torch.dtype) -> None:
     own = phi_kwargs(case.loss, metadata.phi, given)
     for kwargs in (given, {**given, "reduction": "mean"}, {**given, **case.other_phi}):
         assert kwargs != {**given, **case.other_phi} or phi_kwargs(case.loss, metadata.phi, kwargs) != own
-        reduced = metadata.phi(*teachers, **phi_kwargs(case.loss, metadata.phi, kwargs))
-        assert torch.equal(metadata.closing(*students, reduced, **kwargs), case.loss(**inputs, **kwargs))
+        of_phi = phi_kwargs(case.loss, metadata.phi, kwargs)
+        reduced = [metadata.phi(*tensors, **of_phi) for tensors in (students, teachers)]
+        closing_kwargs = {name: value for name, value in kwargs.items() if name not in of_phi}
+        assert torch.equal(metadata.closing(*reduced, **closing_kwargs), case.loss(**inputs, **kwargs))
     alone = [metadata.phi(*(tensor[i : i + 1] for tensor in teachers), **own) for i in range(len(teachers[0]))]
     assert torch.equal(torch.cat(alone), metadata.phi(*teachers, **own)), "phi is not row-wise"
 

@@ -37,7 +37,7 @@ def test_a_loss_without_the_decorator_has_no_metadata():
         ({"kind": "feature", "aligns": "H"}, "aligns: expected one of all, space, channels, nothing, got 'H'"),
         (
             {"kind": "feature", "phi": len},
-            "phi, closing: expected both or neither; closing takes phi's result for the teacher",
+            "phi, closing: expected both or neither; closing takes phi's results",
         ),
         ({"kind": "feature", "needs": "ids"}, "needs: expected a tuple of names, got the text 'ids'"),
     ],

@@ -14,16 +14,15 @@ def attention_map(features: Tensor, *, exponent: float) -> Tensor:
     require_maps(features=features)
     if not exponent >= 1:
         raise ValueError(f"exponent: expected 1 at least, got {exponent}; below 1 the gradient at 0 is infinite")
-    energy = at_least_float32(features).abs().pow(exponent).mean(dim=1)
+    features = at_least_float32(features)
+    energies = features.square() if exponent == 2 else features.abs().pow(exponent)
+    energy = energies.mean(dim=1)
     return functional.normalize(energy.flatten(start_dim=1), dim=1)
 
 
-def attention_closing(
-    student_features: Tensor, teacher_map: Tensor, *, exponent: float = 2.0, reduction: Reduction = "mean"
-) -> Tensor:
-    """The loss against the teacher's attention map."""
-    gap = attention_map(student_features, exponent=exponent) - teacher_map
-    return reduce(gap.square().mean(dim=1), reduction)
+def attention_closing(student_map: Tensor, teacher_map: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    """The loss between two attention maps."""
+    return reduce((student_map - teacher_map).square().mean(dim=1), reduction)
 
 
 @distils(
@@ -51,5 +50,5 @@ def attention_transfer_loss(
     Raises ValueError where N, H or W differ, the exponent is below 1, or the reduction is unknown.
     """
     require_same_space(student_features=student_features, teacher_features=teacher_features)
-    teacher_map = attention_map(teacher_features, exponent=exponent)
-    return attention_closing(student_features, teacher_map, exponent=exponent, reduction=reduction)
+    student_map, teacher_map = (attention_map(one, exponent=exponent) for one in (student_features, teacher_features))
+    return attention_closing(student_map, teacher_map, reduction=reduction)

@@ -25,16 +25,9 @@ def flow(early: Tensor, late: Tensor, *, pooling: Pooling) -> Tensor:
         return first @ second.transpose(1, 2) / first.shape[2]
 
 
-def fsp_closing(
-    student_early: Tensor,
-    student_late: Tensor,
-    teacher_flow: Tensor,
-    *,
-    pooling: Pooling = "max",
-    reduction: Reduction = "mean",
-) -> Tensor:
-    """The loss against the teacher's matrix."""
-    gap = flow(student_early, student_late, pooling=pooling) - teacher_flow
+def fsp_closing(student_flow: Tensor, teacher_flow: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    """The loss between two matrices."""
+    gap = student_flow - teacher_flow
     return reduce(gap.square().flatten(start_dim=1).mean(dim=1), reduction)
 
 
@@ -68,5 +61,5 @@ def fsp_loss(
     """
     require_same_channels(student_early=student_early, teacher_early=teacher_early)
     require_same_channels(student_late=student_late, teacher_late=teacher_late)
-    teacher_flow = flow(teacher_early, teacher_late, pooling=pooling)
-    return fsp_closing(student_early, student_late, teacher_flow, pooling=pooling, reduction=reduction)
+    student_flow = flow(student_early, student_late, pooling=pooling)
+    return fsp_closing(student_flow, flow(teacher_early, teacher_late, pooling=pooling), reduction=reduction)
