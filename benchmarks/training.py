@@ -14,7 +14,7 @@ import itertools
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from math import ceil, isclose
 from pathlib import Path
@@ -34,7 +34,7 @@ from benchmarks.sidebyside import Goal, Ratio, alternate, keep, per_second, say_
 from benchmarks.students import SEED, TAPS, Constant, distilled, student_model, student_spec
 from benchmarks.waiting import waiting_teacher
 
-SETTLE_S = 0.6
+SETTLE_S = 0.4
 SAME_LOSS = 1e-4
 HAS_TORCHDISTILL = find_spec("torchdistill") is not None
 THREADS = (1, 2)
@@ -45,7 +45,7 @@ FAMILIES = {
     "plain": ("actors.models:plain_cnn", {"width": 48}),
     "mobile": ("actors.models:mobile_cnn", {"width": 16}),
 }
-WARM_S = 3.0
+WARM_S = 2.0
 WAITING = ("first", "second", "third")
 MAPS = {"stage1": (64, 14, 14), "stage2": (128, 7, 7)}
 THIN_MAPS = {tap: (1, *space) for tap, (_, *space) in MAPS.items()}
@@ -131,7 +131,9 @@ def show_these_cores(found: Mapping[str, Found], step_ms: int) -> list[Goal]:
 
 
 def computing_teachers(folder: Path) -> list[TeacherSpec]:
-    return [computing_teacher(name, folder, target, TAPS, **kwargs) for name, (target, kwargs) in FAMILIES.items()]
+    """Whole batches at once, as the peers do it."""
+    teachers = [computing_teacher(name, folder, target, TAPS, **kwargs) for name, (target, kwargs) in FAMILIES.items()]
+    return [replace(teacher, chunk=BATCH) for teacher in teachers]
 
 
 def enough_replicas(step_ms: int, arguments: argparse.Namespace) -> int:

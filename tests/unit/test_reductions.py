@@ -9,6 +9,7 @@ import torch
 from actors.criterion import Criterion
 from actors.knowledge import Knowledge, Position, TeacherRequest, merged, pack, unpack
 from actors.losses import attention_transfer_loss, fsp_loss
+from actors.losses.feature import attention_transfer
 from actors.losses.relation.fsp import flow
 from actors.reductions import Reduction
 from actors.sources import LocalTeachers
@@ -194,3 +195,18 @@ def test_two_taps_are_reduced_unless_both_travel_as_they_are(wide):
     assert asked(FSP)[0].tapped == ("t", "u")
     assert asked(FSP, HINT) == (TeacherRequest("a", False, ("t",), reductions=(FLOW_OF_TU,)),)
     assert asked(FSP, HINT, hint_u) == (TeacherRequest("a", False, ("t", "u")),)
+
+
+def test_what_the_student_shows_is_made_once_for_all_teachers(wide, monkeypatch):
+    pair = [wide, replace(wide, name="b")]
+    terms = Criterion([replace(ATTENTION, teachers=("a", "b"))], {"logits": (10,), "s": (4, 8, 8)}, pair)
+    features, maps = torch.rand(3, 4, 8, 8), torch.rand(2, 3, 64)
+    known = {name: Knowledge(name, None, {MAP_OF_T.name: maps[k]}) for k, name in enumerate("ab")}
+    targets = Targets(torch.zeros(3, dtype=torch.int64), torch.arange(3), known)
+    seen, made = [], attention_transfer.attention_map
+    monkeypatch.setattr(attention_transfer, "attention_map", lambda one, **how: seen.append(one) or made(one, **how))
+
+    total, *_ = terms(Outputs(torch.zeros(3, 10), {"s": features}), targets)
+
+    assert len(seen) == 1 and seen[0] is features
+    torch.testing.assert_close(total, (made(features, exponent=2.0) - maps).square().mean())

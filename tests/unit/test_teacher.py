@@ -142,6 +142,12 @@ def test_the_model_computes_as_it_is_told(tmp_path, precision, dtype):
     assert teacher._model.model.stem.weight.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_weights_lie_as_the_models_code_has_them(tmp_path):
+    teacher = Teacher(save_teacher(tmp_path, spec=NETS["mobile_cnn"]))
+    weights = [weight for weight in teacher._model.model.parameters() if weight.ndim == 4]
+    assert weights and all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+
+
 def test_one_chunk_is_not_copied(tmp_path):
     spec = model("tests.unit.test_teacher:Watched", input=InputSpec(channels=3))
     teacher = Teacher(save_teacher(tmp_path, spec=spec))
