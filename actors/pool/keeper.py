@@ -68,7 +68,7 @@ class TeacherPool:
         pool = cls(specs, dataset, data, settings or PoolSettings())
         try:
             pool._await_first()
-            pool._publish()
+            pool._publish(within_s=None)
         except BaseException:
             pool.stop()
             raise
@@ -141,7 +141,7 @@ class TeacherPool:
     def _status(self) -> dict[str, HostStatus]:
         return {name: host.status for name, host in self._hosts.items()}
 
-    def _publish(self, version_there: int = 0) -> None:
+    def _publish(self, version_there: int = 0, within_s: float | None = CONTROLLER_S) -> None:
         now = Members(
             self.members.version,
             {name: {number: kept.actor for number, kept in host.serving.items()} for name, host in self._hosts.items()},
@@ -151,7 +151,7 @@ class TeacherPool:
         if _who(now) != _who(self.members):
             self.members = replace(now, version=self.members.version + 1)
         if self.members.version != version_there:
-            ray.get(self._controller.publish.remote(self.members), timeout=CONTROLLER_S)
+            ray.get(self._controller.publish.remote(self.members), timeout=within_s)
 
 
 def _who(members: Members) -> tuple[object, ...]:

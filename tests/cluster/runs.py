@@ -20,9 +20,15 @@ def command(*arguments: str) -> list[str]:
 
 
 def start(*arguments: str) -> subprocess.Popen:
-    """A run in the background, in its own session, so that what it leaves behind can be found."""
+    """A run in the background, in its own session, so that what it leaves behind can be found. It hears Ctrl-C even
+    where these tests, put in the background by a shell, do not."""
     return subprocess.Popen(
-        command("run", *arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        command("run", *arguments),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
