@@ -221,10 +221,14 @@ class Term(nn.Module):
 
     def _student_tensors(self, outputs: Outputs, k: int) -> list[Tensor]:
         """What the student shows teacher k."""
+        phi, tensors = self._comparison.phi, self._fitting_tensors(outputs, k)
+        return tensors if phi is None else [outputs.made_by(phi, tensors)]
+
+    def _fitting_tensors(self, outputs: Outputs, k: int) -> list[Tensor]:
+        """The student's, in teacher k's shapes and classes."""
         if isinstance(self.spec.on, TapPair):
             fitted = zip(cast(nn.ModuleList, self.connectors[k]), self.student_taps, strict=True)
-            tensors = [connector(outputs.features[tap]) for connector, tap in fitted]
-            return tensors if self._comparison.phi is None else [outputs.made_by(self._comparison.phi, tensors)]
+            return [connector(outputs.features[tap]) for connector, tap in fitted]
         known = known_classes(self.teachers[k].class_map)
         return [outputs.logits if known is None else outputs.logits[:, known]]
 

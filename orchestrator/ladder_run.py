@@ -79,7 +79,8 @@ class LadderRun:
         self._dataset = self._data.train.build()
         self._fingerprint = dataset_fingerprint(self._dataset, self._data)
         self._shared = ray.put(shared(self._dataset, "data.train"))
-        self._board: Any = ray.remote(ProgressBoard).options(num_cpus=0).remote()
+        alive = {"max_restarts": -1, "max_task_retries": -1}
+        self._board: Any = ray.remote(ProgressBoard).options(num_cpus=0, **alive).remote()
         self._done: dict[str, Future[Trained]] = {}
         self._pools: list[TeacherPool] = []
         self._told: list[str] = []

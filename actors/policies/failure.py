@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from enum import Enum
 
-MOST_TRIES = 5
+MOST_ACCIDENTS = 3
+ONE_ACCIDENT_S = 2.0
 MOST_FAILED_STARTS = 3
 MOST_RESTARTS = 3
 
@@ -17,10 +18,11 @@ class Decision(Enum):
     ABORT = "end the run with the cause"
 
 
-def after_loss(tries: int, replicas_left: int) -> Decision:
-    """A lost replica costs nothing while others live or come; but a request that has outlived `tries` of them may be
-    what kills them."""
-    if tries >= MOST_TRIES:
+def after_loss(accidents: int, replicas_left: int) -> Decision:
+    """A lost replica costs nothing while others live or come; but a request in whose course they were lost again and
+    again may be what kills them. Those who are lost within `ONE_ACCIDENT_S` are lost by one accident, a node's say: a
+    request goes from one to the next of them faster than news."""
+    if accidents >= MOST_ACCIDENTS:
         return Decision.ABORT
     return Decision.REROUTE if replicas_left else Decision.WAIT
 

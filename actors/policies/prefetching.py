@@ -28,9 +28,9 @@ class Window:
         many batches the source likes to have under way."""
         if not self.grows:
             return
-        if waited_s > WAITED_TOO_LONG * step_s or self.depth < liked:
-            affordable = self._budget_bytes // max(1, batch_bytes)
-            self.depth = max(FIRST_DEPTH, min(self.depth + 1, MOST_DEPTH, affordable))
+        wanted = self.depth + 1 if waited_s > WAITED_TOO_LONG * step_s or self.depth < liked else self.depth
+        affordable = self._budget_bytes // max(1, batch_bytes)
+        self.depth = max(FIRST_DEPTH, min(wanted, MOST_DEPTH, affordable))
 
 
 def batches_per_call(calls: int, step_s: float | None) -> int:

@@ -79,18 +79,27 @@ class Dispatch:
         """What has happened beside the answers that are waited for; never waits itself."""
         if news := self._exchange.news():
             self._meet(news)
+        self._fetch()
         for stray, batches in list(self._strays):
-            ready, _ = ray.wait([stray.reference], timeout=0)
-            if ready:
+            if stray.replica in self._lost:
+                continue
+            if ended([stray.reference]):
                 self._strays.remove((stray, batches))
                 self._settle_stray(stray, batches)
             elif stray.lost_s <= time.monotonic():
                 self._lose(stray, _silence(stray))
 
+    def _fetch(self) -> None:
+        """Answers of other nodes travel here from now on, not from when they are waited for."""
+        references = [attempt.reference for errand in self._under_way for attempt in errand.attempts]
+        if references:
+            ray.wait(references, num_returns=len(references), timeout=0)
+
     def _await_answer(self, errand: Errand) -> None:
         references = [attempt.reference for attempt in errand.attempts]
         timeout_s = max(0.0, errand.decision_s - time.monotonic())
         ready, _ = ray.wait(references, num_returns=1, timeout=timeout_s)
+        ready = ready or ended(references)
         if ready:
             self._take(errand, errand.attempts[references.index(ready[0])])
         elif lost := errand.lost_by(time.monotonic()):
@@ -122,7 +131,7 @@ class Dispatch:
         errand.reply.append(reply)
         self._under_way.discard(errand)
         self._strays += [(other, errand.batches) for other in errand.attempts if other is not attempt]
-        for served in reply.served(attempt.replica.number, errand.tries + errand.hedged):
+        for served in reply.served(attempt.replica.number, errand.tries + len(errand.attempts) - 1):
             self._log.answer(served)
 
     def _settle_stray(self, stray: Attempt, batches: int) -> None:
@@ -152,13 +161,12 @@ class Dispatch:
             router.keep(number for number in serving.get(host, {}) if Replica(host, number) not in self._lost)
         self._strays = [stray for stray in self._strays if stray[0].replica not in self._lost]
         for errand in list(self._under_way):
-            asked, errand.attempts = errand.attempts, [a for a in errand.attempts if a.replica not in self._lost]
-            errand.tries += len(asked) - len(errand.attempts)
+            errand.give_up(self._lost, time.monotonic())
             if not errand.attempts:
                 self._again(errand)
 
     def _again(self, errand: Errand) -> None:
-        decision = after_loss(errand.tries, len(self._routers[errand.host].loads))
+        decision = after_loss(errand.accidents, len(self._routers[errand.host].loads))
         if decision is Decision.ABORT:
             raise TeacherLostError(
                 f"teacher {errand.host!r}: {errand.tries} replicas were lost over one request; "
@@ -173,6 +181,11 @@ class Dispatch:
         lost = [f"replica {replica.number}: {cause}" for replica, cause in self._lost.items() if replica.host == host]
         failed = self._exchange.members.failed.get(host)
         return "; ".join([*lost[-CAUSES_NAMED:], *([failed] if failed else [])]) or "no replica has come"
+
+
+def ended(references: list[ray.ObjectRef]) -> list[ray.ObjectRef]:
+    """Those that are answered, be it on another node from which the answer has not come yet."""
+    return ray.wait(references, num_returns=len(references), timeout=0, fetch_local=False)[0]
 
 
 def _silence(attempt: Attempt) -> str:

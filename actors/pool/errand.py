@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from actors.knowledge import Batch, TeacherRequest
+from actors.policies.failure import ONE_ACCIDENT_S
 from actors.pool.members import Replica
 from actors.pool.parcel import Parcel
 from actors.pool.replica import Asked, Reply
@@ -25,7 +28,8 @@ class Attempt:
 @dataclass(eq=False)
 class Errand:
     """`opened`: the number of the client's first batch in it; `parcels`: with the pixels, where these are sent;
-    `attempts`: those under way; `tries`: how often a replica was asked in vain; `hedged`: whether a second was asked
+    `attempts`: those under way; `tries`: how often a replica was asked in vain; `accidents`: by how many of these it
+    was lost, counted from the first of each; `hedged`: whether a second was asked
     because the first was late; `reply`: once it is there."""
 
     host: str
@@ -34,6 +38,8 @@ class Errand:
     parcels: list[Parcel] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     tries: int = 0
+    accidents: int = 0
+    struck_s: float = -inf
     hedged: bool = False
     reply: list[Reply] = field(default_factory=list)
 
@@ -49,6 +55,14 @@ class Errand:
 
     def lost_by(self, now_s: float) -> list[Attempt]:
         return [attempt for attempt in self.attempts if attempt.lost_s <= now_s]
+
+    def give_up(self, lost: Collection[Replica], now_s: float) -> None:
+        """Nothing is awaited of these any more."""
+        asked, self.attempts = self.attempts, [one for one in self.attempts if one.replica not in lost]
+        self.tries += len(asked) - len(self.attempts)
+        if len(self.attempts) < len(asked) and now_s - self.struck_s > ONE_ACCIDENT_S:
+            self.accidents += 1
+            self.struck_s = now_s
 
     def add(self, batch: Batch, requests: tuple[TeacherRequest, ...], parcel: Parcel | None, place: int) -> int:
         """The place of the batch among those of the errand. `place`: of its pixels in the parcel."""

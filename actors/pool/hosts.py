@@ -97,6 +97,7 @@ class Host:
         self._wanted = max(1, self._wanted + more)
         self._fewest, self._most = max(1, self._fewest + more), max(1, self._most + more)
         self._demands = []
+        self.failures.clear()
         self._say(f"{self._wanted} wanted by hand")
 
     def scale(self, waited: float) -> None:

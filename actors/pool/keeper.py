@@ -98,6 +98,8 @@ class TeacherPool:
         self._ended.set()
         if self._tending.is_alive():
             self._tending.join()
+        if not ray.is_initialized():  # its actors went with the cluster; a call would start another
+            return
         for host in self._hosts.values():
             host.stop()
         ray.kill(self._controller)

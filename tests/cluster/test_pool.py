@@ -206,10 +206,10 @@ def test_a_host_that_cannot_come_back_ends_the_run_with_its_cause(teachers, star
 def test_a_request_that_kills_its_replicas_ends_the_run(start, tmp_path):
     Folder(str(tmp_path)).write("fatal.safetensors", weights_as_bytes(Fatal()))
     spec = ModelSpec(ImportSpec("tests.cluster.nets:Fatal"))
-    pool = start((TeacherSpec("fatal", spec, str(tmp_path / "fatal.safetensors"), {LOGITS: (10,)}, replicas=5),))
+    pool = start((TeacherSpec("fatal", spec, str(tmp_path / "fatal.safetensors"), {LOGITS: (10,)}, replicas=2),))
     batches = [sampler().batch(training_rows(Digits(), DATA), Position(0, step)) for step in range(2)]
 
-    with pytest.raises(TeacherLostError, match=r"'fatal': 5 replicas were lost over one request"):
+    with pytest.raises(TeacherLostError, match=r"'fatal': \d+ replicas were lost over one request"):
         list(prefetched(PoolClient(pool.handle), batches, lambda batch: (TeacherRequest("fatal"),), window=0))
 
 

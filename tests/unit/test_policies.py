@@ -9,20 +9,30 @@ from actors.policies.failure import Decision, after_loss, may_restart, may_start
 from actors.policies.lateness import Patience, patience
 from actors.policies.prefetching import CallSize, Window, batches_per_call
 from actors.policies.scaling import TICKS_TO_GROW, TICKS_TO_SHRINK, Demand, change
+from actors.pool.errand import Attempt, Errand
+from actors.pool.members import Replica
 
 
 @pytest.mark.parametrize(
-    ("tries", "left", "decision"),
+    ("accidents", "left", "decision"),
     [
         (1, 2, Decision.REROUTE),
-        (4, 1, Decision.REROUTE),
+        (2, 1, Decision.REROUTE),
         (1, 0, Decision.WAIT),
-        (5, 2, Decision.ABORT),
-        (5, 0, Decision.ABORT),
+        (3, 2, Decision.ABORT),
+        (3, 0, Decision.ABORT),
     ],
 )
-def test_a_lost_request_goes_elsewhere_waits_or_has_killed_too_many(tries, left, decision):
-    assert after_loss(tries, left) is decision
+def test_a_lost_request_goes_elsewhere_waits_or_has_killed_too_many(accidents, left, decision):
+    assert after_loss(accidents, left) is decision
+
+
+def test_replicas_lost_at_once_are_one_accident():
+    replicas = [Replica("t", number) for number in range(4)]
+    errand = Errand("t", 1, attempts=[Attempt(one, None, 0.0, 1.0, 2.0) for one in replicas])
+    for number, now_s in ((1, 10.0), (2, 11.9), (2, 15.0), (3, 15.1)):
+        errand.give_up(replicas[:number], now_s)
+    assert (errand.tries, errand.accidents) == (3, 2) and [one.replica for one in errand.attempts] == replicas[3:]
 
 
 def test_what_fails_to_load_three_times_in_a_row_is_not_started_again():

@@ -8,7 +8,7 @@ import torch
 
 from actors.criterion import Criterion
 from actors.knowledge import Knowledge, Position, TeacherRequest, merged, pack, unpack
-from actors.losses import attention_transfer_loss, fsp_loss
+from actors.losses import attention_transfer_loss, distils, fsp_loss
 from actors.losses.feature import attention_transfer
 from actors.losses.relation.fsp import flow
 from actors.reductions import Reduction
@@ -210,3 +210,31 @@ def test_what_the_student_shows_is_made_once_for_all_teachers(wide, monkeypatch)
 
     assert len(seen) == 1 and seen[0] is features
     torch.testing.assert_close(total.float(), (made(features, exponent=2.0) - maps).square().mean())
+
+
+def centred(logits):
+    return logits - logits.mean(dim=1, keepdim=True)
+
+
+def gap(student, teacher, *, reduction="mean"):
+    values = (student - teacher).square().mean(dim=1)
+    return values.mean() if reduction == "mean" else values
+
+
+@distils(paper="A, 2020", kind="response", phi=centred, closing=gap)
+def centred_loss(student_logits, teacher_logits, *, reduction="mean"):
+    return gap(centred(student_logits), centred(teacher_logits), reduction=reduction)
+
+
+@pytest.mark.parametrize("classes", [None, (4, 2, 7)])
+def test_a_loss_on_logits_may_have_a_phi_too(tmp_path, classes):
+    outputs = 10 if classes is None else len(classes)
+    spec = model("actors.models:tiny_cnn", width=4, num_classes=outputs)
+    teacher = save_teacher(tmp_path, "a", spec, class_map=classes)
+    loss = LossSpec("own", ImportSpec("tests.unit.test_reductions:centred_loss"), "logits", teachers=("a",))
+    terms = Criterion([loss], {"logits": (10,)}, [teacher])
+    logits, said = torch.randn(5, 10), torch.randn(5, outputs)
+    targets = Targets(torch.zeros(5, dtype=torch.int64), torch.arange(5), {"a": Knowledge("a", said)})
+    total, *_ = terms(Outputs(logits), targets)
+    own = logits if classes is None else logits[:, sorted(classes)]
+    torch.testing.assert_close(total.float(), centred_loss(own, said))
