@@ -181,6 +181,22 @@ def test_a_lost_replica_is_replaced_and_the_new_one_takes_up_work(teachers, star
     assert record["restarts"] == {"cnn": 1} and [count for _, count in record["replicas"]["cnn"]] == [1, 0, 1]
 
 
+def test_all_replicas_may_die_at_once_and_whoever_knows_only_these_finds_the_new(
+    teachers, start, tmp_path, undisturbed
+):
+    pool = start((replace(teachers[0], replicas=4), teachers[1]))
+    at_first = pool.handle
+    pids = pids_of(pool, "mlp")
+
+    def strike(batch: int) -> None:
+        for pid in pids if batch == 5 else ():
+            os.kill(pid, signal.SIGKILL)
+
+    assert trained(teachers, Interposed(PoolClient(at_first), strike), tmp_path / "first") == undisturbed
+    assert not set(pids) & set(pids_of(pool, "mlp"))
+    assert trained(teachers, PoolClient(at_first), tmp_path / "again") == undisturbed
+
+
 def test_a_replica_that_hangs_is_given_up_by_its_own_history(teachers, start, tmp_path, undisturbed):
     pool = start(teachers)
     [hanging] = pids_of(pool, "cnn")
