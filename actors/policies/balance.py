@@ -70,7 +70,11 @@ class Router:
         return (load.outstanding + batches) * (supposed_s if load.usual_s is None else load.usual_s)
 
     def sent(self, number: int, batches: int) -> int:
-        """Notes a request; returns how many batches the replica now has to answer."""
+        """Notes a request; returns how many batches the replica now has to answer. What others had asked of those who
+        are passed over is thought to dwindle meanwhile: only their own answers would say so."""
+        for passed_over, load in self.loads.items():
+            if passed_over != number:
+                load.others = max(0, load.others - batches)
         load = self.loads[number]
         load.own += batches
         return load.outstanding

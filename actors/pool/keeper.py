@@ -127,6 +127,10 @@ class TeacherPool:
                 logger.exception("pool: trying again")
 
     def _tick(self) -> None:
+        for host in self._hosts.values():
+            host.look()
+            host.welcome()
+            host.fill()
         version, told = ray.get(self._controller.collect.remote(self._status()), timeout=CONTROLLER_S)
         for gone, cause in told.lost.items():
             self._hosts[gone.host].lose(gone.number, cause)
@@ -134,8 +138,6 @@ class TeacherPool:
             self._hosts[wish.host].wish(wish.change)
         since_s, self._ticked_s = self._ticked_s, time.monotonic()
         for name, host in self._hosts.items():
-            host.look()
-            host.welcome()
             host.scale(told.waited_s.get(name, 0.0) / max(1, len(told.clients)) / (self._ticked_s - since_s))
             host.fill()
         self._publish(version)

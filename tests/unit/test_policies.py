@@ -111,6 +111,15 @@ def test_what_others_have_asked_for_counts():
     assert [router.choose(1) for _ in range(4)] == [1, 1, 1, 1]
 
 
+def test_what_others_had_asked_for_is_not_believed_for_ever():
+    router = router_of(0, 1)
+    for number, present in ((0, 12), (1, 0)):
+        router.sent(number, 1)
+        router.answered(number, 1, 0.05, present)
+    asked = served(router, {0: 0.05, 1: 0.05}, requests=100, in_flight=6)
+    assert 30 < asked[0] < 70
+
+
 def test_one_hiccup_does_not_make_a_replica_patiently_waited_for():
     router = router_of(0)
     for seconds in [*[0.05] * 20, 8.0, *[0.06] * 20]:
