@@ -92,12 +92,16 @@ class _Spans:
             self._found.append((lane, (began_s, seconds)))
 
     def timeline(self) -> dict[str, Any]:
-        began = min((start for _, (start, _) in self._found), default=0.0)
+        own = [start for lane, (start, _) in self._found if len(lane) < 2]
+        began = min(own or [start for _, (start, _) in self._found], default=0.0)
         steps: list[Span] = []
         waits: dict[str, list[Span]] = {}
         answers: dict[str, dict[str, list[Span]]] = {}
         for lane, (start, seconds) in self._found:
-            span = (round(start - began, DIGITS), round(seconds, DIGITS))
+            if start + seconds <= began:  # an answer of a replica that worked ahead, in the epoch before
+                continue
+            ahead_s = max(0.0, began - start)
+            span = (round(start + ahead_s - began, DIGITS), round(seconds - ahead_s, DIGITS))
             match lane:
                 case (teacher, replica):
                     answers.setdefault(teacher, {}).setdefault(replica, []).append(span)
@@ -151,8 +155,9 @@ class ServingLog:
         return {teacher: tally.summary(seconds) for teacher, tally in tallies.items()}
 
     def timeline(self) -> dict[str, Any]:
-        """Of the recorded epoch, as JSON takes it: `[seconds since the first, seconds]` of `steps`, of `waits` by
-        teacher and of `answers` by teacher and replica; `began`: the first's wall-clock, by which workers are aligned.
+        """Of the recorded epoch, as JSON takes it: `[seconds since it began, seconds]` of `steps`, of `waits` by
+        teacher and of `answers` by teacher and replica; `began`: wall-clock of the first step or wait, by which workers
+        are aligned.
         """
         return self._spans.timeline()
 

@@ -25,7 +25,7 @@ from orchestrator.ladder_run import CannotResume, LadderRun, Trained, shared
 from orchestrator.live import LiveView
 from orchestrator.packaging import MODEL_FOLDER, Packaging
 from orchestrator.plan import Plan, make_plan
-from orchestrator.pools import announced
+from orchestrator.pools import alone, announced
 from orchestrator.reporting.report import write_report
 from orchestrator.result import (
     CONFIG_FILE,
@@ -91,7 +91,7 @@ class Experiment:
             if not folder.has(CONFIG_FILE):
                 folder.write(CONFIG_FILE, self.config.to_yaml().encode())
             view.say(f"run {folder}")
-            with announced(folder, address) as namespace, self._tracker(folder, view) as tracker:
+            with alone(folder), announced(folder, address) as namespace, self._tracker(folder, view) as tracker:
                 return self._tracked(folder, view, tracker, namespace, started)
 
     def _tracked(

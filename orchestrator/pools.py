@@ -14,14 +14,33 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from filelock import FileLock, Timeout
+
 from actors.pool.controller import PoolStatus, Wish
 from actors.storage import Folder
 from orchestrator.problems import unknown
 from orchestrator.result import CONFIG_FILE, RESULT_FILE
 
 CLUSTER_FILE = "cluster.json"
+LOCK_FILE = ".lock"
 AUTHENTICATION = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")
 ANSWERS_WITHIN_S = 5.0
+
+
+@contextmanager
+def alone(folder: Folder) -> Iterator[None]:
+    """No other process goes on with the run in this folder; raises ValueError where one does."""
+    lock = FileLock(folder.file(LOCK_FILE), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(
+            f"run: {folder} is under way already, in another process; wait for its end, or end it with Ctrl-C first"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -94,15 +113,13 @@ class Pools:
         self._controllers: dict[str, Any] = {rung: ray.get_actor(rung, namespace) for rung in rungs}
         if not rungs:
             raise ValueError(
-                "pool: no rung of this run is being taught by a pool now: "
-                "they train on labels alone or from teachers in their own process, or all are done"
+                "pool: no rung of this run is being taught by a pool now: teachers that are trained come first, a pool "
+                "starts with the rung that it teaches; or teachers are in the students' processes, or all is done"
             )
 
     def status(self) -> dict[str, PoolStatus]:
-        import ray
-
         asked = [controller.status.remote() for controller in self._controllers.values()]
-        return dict(zip(self._controllers, ray.get(asked, timeout=ANSWERS_WITHIN_S), strict=True))
+        return dict(zip(self._controllers, _heard(asked), strict=True))
 
     def free(self) -> dict[str, float]:
         """CPUs and GPUs that nobody on the cluster has taken."""
@@ -113,11 +130,23 @@ class Pools:
 
     def wish(self, teacher: str, change: int) -> list[str]:
         """For so many replicas more, or fewer, in every rung that the teacher teaches now; what is wanted then."""
-        import ray
-
         wished, said = wishes(self.status(), teacher, change)
-        ray.get([self._controllers[rung].wish.remote(wish) for rung, wish in wished.items()], timeout=ANSWERS_WITHIN_S)
+        _heard([self._controllers[rung].wish.remote(wish) for rung, wish in wished.items()])
         return said
+
+
+def _heard(asked: list[Any]) -> list[Any]:
+    """What controllers answer; raises ValueError where one is gone or hangs."""
+    import ray
+    from ray.exceptions import GetTimeoutError, RayActorError
+
+    try:
+        return ray.get(asked, timeout=ANSWERS_WITHIN_S)
+    except (RayActorError, GetTimeoutError) as error:
+        raise ValueError(
+            "pool: the controller of a rung does not answer; the rung is ending, or the run puts another controller in "
+            "its place within a minute; try again then"
+        ) from error
 
 
 def wishes(pools: Mapping[str, PoolStatus], teacher: str, change: int) -> tuple[dict[str, Wish], list[str]]:

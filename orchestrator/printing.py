@@ -74,6 +74,8 @@ def print_pools(pools: Mapping[str, PoolStatus], free: Mapping[str, float], cons
         for name, host in pool.hosts.items():
             called = name if host.teachers == (name,) else f"{name} ({', '.join(host.teachers)})"
             _add(table, rung, called, str(host.serving), str(host.wanted), f"{host.waited:.0%}")
+            if host.trouble and name not in pool.failed:
+                lines.append(f"{rung}: {name}: a new replica could not be started, tried again: {host.trouble}")
         lines += [f"{rung}: {lost.host} replica {lost.number} was lost: {cause}" for lost, cause in pool.lost.items()]
         lines += [f"{rung}: {host}: {cause}" for host, cause in pool.failed.items()]
     if any(host.serving < host.wanted for pool in pools.values() for host in pool.hosts.values()):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from statistics import median_low
 
 REMEMBERED = 64
 ONE_IN = 16
@@ -16,7 +17,8 @@ ONE_IN = 16
 @dataclass
 class Load:
     """Batches asked for and not yet answered, by this client and by others, and the seconds that each has taken: the
-    latest, their median and the slowest but for one in sixteen, which may have been stopped by something else."""
+    latest, what is usual and the slowest but for one in sixteen, which may have been stopped by something else. A first
+    answer says little of what is usual: much is made ready in it."""
 
     own: int = 0
     others: int = 0
@@ -34,7 +36,8 @@ class Load:
         self.others = max(0, present - self.own)
         self.service_s.append(service_s)
         ordered = sorted(self.service_s)
-        self.usual_s, self.slow_s = ordered[len(ordered) // 2], ordered[-1 - len(ordered) // ONE_IN]
+        self.slow_s = ordered[-1 - len(ordered) // ONE_IN]
+        self.usual_s = median_low(ordered) if len(ordered) > 1 else None
 
 
 class Router:
@@ -83,7 +86,13 @@ class Router:
         if load := self.loads.get(number):
             load.answered(batches, service_s, present)
 
+    def answered_nothing(self, number: int, batches: int) -> None:
+        """It is done with them, but not as it should be."""
+        if load := self.loads.get(number):
+            load.own -= batches
+
     def slow_s(self, number: int) -> tuple[float | None, float | None]:
         """What a slow batch takes at that replica, and at the slowest of all; None where nothing was answered yet."""
         known = [load.slow_s for load in self.loads.values() if load.slow_s is not None]
-        return self.loads[number].slow_s, max(known, default=None)
+        load = self.loads.get(number)
+        return None if load is None else load.slow_s, max(known, default=None)

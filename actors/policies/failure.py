@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from enum import Enum
+from math import inf
 
 MOST_ACCIDENTS = 3
 ONE_ACCIDENT_S = 2.0
 MOST_FAILED_STARTS = 3
 MOST_RESTARTS = 3
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+MOST_DOUBLINGS = 10
 
 
 class Decision(Enum):
@@ -27,9 +31,14 @@ def after_loss(accidents: int, replicas_left: int) -> Decision:
     return Decision.REROUTE if replicas_left else Decision.WAIT
 
 
-def may_start_replica(failed_starts: int) -> bool:
-    """`failed_starts`: since one last came up. What fails to load again and again will not load."""
-    return failed_starts < MOST_FAILED_STARTS
+def pause_before_start_s(failed_starts: int, serving: int) -> float:
+    """Seconds from the last failed start of a replica to the next; infinite where there will be none. `failed_starts`:
+    since one last came up. What fails to load again and again will hardly load; as long as others serve, it costs
+    nothing to try."""
+    if not serving and failed_starts >= MOST_FAILED_STARTS:
+        return inf
+    doublings = min(failed_starts - 1, MOST_DOUBLINGS)
+    return min(FIRST_PAUSE_S * 2.0**doublings, LONGEST_PAUSE_S) if failed_starts else 0.0
 
 
 def may_restart(workers_killed: int, only_echoes: bool, restarts: int) -> bool:

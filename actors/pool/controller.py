@@ -1,4 +1,4 @@
-"""Where the owner of a pool and its clients meet: a small actor that Ray restarts. Knowledge never passes it.
+"""Where the owner of a pool and its clients meet: a small actor. Knowledge never passes it.
 
 Imports no Ray.
 """
@@ -41,7 +41,8 @@ class PoolStatus:
 
 
 class PoolController:
-    """Begins without members, also after a restart: the owner publishes them again, clients keep what they know."""
+    """Begins without members: the owner publishes them, also to one that takes another's place; clients keep what they
+    know."""
 
     def __init__(self, hosts: Mapping[str, HostStatus]) -> None:
         self._hosts = hosts

@@ -13,7 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 from actors.errors import KnowledgeError, TeacherLostError
 from actors.policies.balance import Router
 from actors.policies.failure import Decision, after_loss
-from actors.policies.lateness import patience
+from actors.policies.lateness import Patience, patience
 from actors.pool.errand import Attempt, Errand
 from actors.pool.exchange import Exchange
 from actors.pool.members import Members, PoolHandle, Replica
@@ -52,20 +52,16 @@ class Dispatch:
         number = router.choose(errand.batches, {attempt.replica.number for attempt in errand.attempts})
         if number is None:
             return
-        now_s = time.monotonic()
         actor = self._exchange.members.serving[errand.host][number]
-        own_slow_s, peers_slow_s = router.slow_s(number)
         ahead = router.sent(number, errand.batches)
-        waits = patience(own_slow_s, peers_slow_s, ahead, self._most_s)
         parcels = [parcel.sent() for parcel in errand.parcels]
         reference = actor.answer.remote(pickle.dumps(errand.asked, pickle.HIGHEST_PROTOCOL), *parcels)
-        replica = Replica(errand.host, number)
-        errand.attempts.append(Attempt(replica, reference, now_s, now_s + waits.late_s, now_s + waits.lost_s))
+        errand.attempts.append(Attempt(Replica(errand.host, number), reference, time.monotonic(), ahead))
 
     def finish(self, errand: Errand) -> Reply:
-        """Waits until somebody has answered."""
+        """Waits until somebody has answered; raises what it came to where that is no answer."""
         unserved_s = 0.0
-        while not errand.reply:
+        while not (errand.reply or errand.failure):
             if errand.attempts:
                 self._await_answer(errand)
                 unserved_s = 0.0
@@ -73,41 +69,64 @@ class Dispatch:
                 start_s = time.monotonic()
                 self._await_replica(errand, unserved_s)
                 unserved_s += time.monotonic() - start_s
+        if errand.failure:
+            raise errand.failure[0]
         return errand.reply[0]
 
     def look_round(self) -> None:
-        """What has happened beside the answers that are waited for; never waits itself."""
+        """Takes what is there, news and answers; never waits itself."""
         if news := self._exchange.news():
             self._meet(news)
-        self._fetch()
+        asked = self._asked()
+        # Asked about in this way, answers of other nodes travel here from now on, not from when they are waited for.
+        ready = ray.wait(list(asked), num_returns=len(asked), timeout=0)[0] if asked else []
+        for errand, attempt in map(asked.__getitem__, ready):
+            if errand in self._under_way and attempt in errand.attempts:
+                self._take(errand, attempt)
         for stray, batches in list(self._strays):
             if stray.replica in self._lost:
                 continue
             if ended([stray.reference]):
                 self._strays.remove((stray, batches))
                 self._settle_stray(stray, batches)
-            elif stray.lost_s <= time.monotonic():
+            elif self._lost_s(stray) <= time.monotonic():
                 self._lose(stray, _silence(stray))
 
-    def _fetch(self) -> None:
-        """Answers of other nodes travel here from now on, not from when they are waited for."""
-        references = [attempt.reference for errand in self._under_way for attempt in errand.attempts]
-        if references:
-            ray.wait(references, num_returns=len(references), timeout=0)
+    def _asked(self) -> dict[ray.ObjectRef, tuple[Errand, Attempt]]:
+        return {attempt.reference: (errand, attempt) for errand in self._under_way for attempt in errand.attempts}
 
     def _await_answer(self, errand: Errand) -> None:
-        references = [attempt.reference for attempt in errand.attempts]
-        timeout_s = max(0.0, errand.decision_s - time.monotonic())
-        ready, _ = ray.wait(references, num_returns=1, timeout=timeout_s)
-        ready = ready or ended(references)
-        if ready:
-            self._take(errand, errand.attempts[references.index(ready[0])])
-        elif lost := errand.lost_by(time.monotonic()):
+        """Waits until something is to be done, for this errand or another."""
+        timeout_s = max(0.0, self._due_s(errand) - time.monotonic())
+        ray.wait(list(self._asked()), num_returns=1, timeout=timeout_s)
+        self.look_round()
+        if errand in self._under_way and errand.attempts and self._due_s(errand) <= time.monotonic():
+            self._decide(errand)
+
+    def _decide(self, errand: Errand) -> None:
+        """One of those who were asked is late."""
+        lost = [attempt for attempt in errand.attempts if self._lost_s(attempt) <= time.monotonic()]
+        if elsewhere := ended([attempt.reference for attempt in errand.attempts]):
+            self._take(*self._asked()[elsewhere[0]])
+        elif lost:
             self._lose(lost[0], _silence(lost[0]))
         else:
             errand.hedged = True
             self.send(errand)
-        self.look_round()
+
+    def _due_s(self, errand: Errand) -> float:
+        """When a decision falls due, monotonic."""
+        first = errand.attempts[0]
+        late = [] if errand.hedged else [first.asked_s + self._patience(first).late_s]
+        return min([*late, *map(self._lost_s, errand.attempts)])
+
+    def _lost_s(self, attempt: Attempt) -> float:
+        return attempt.asked_s + self._patience(attempt).lost_s
+
+    def _patience(self, attempt: Attempt) -> Patience:
+        """By what is known now, not when it was asked."""
+        own_slow_s, peers_slow_s = self._routers[attempt.replica.host].slow_s(attempt.replica.number)
+        return patience(own_slow_s, peers_slow_s, attempt.ahead, self._most_s)
 
     def _await_replica(self, errand: Errand, unserved_s: float) -> None:
         if errand.host in self._exchange.members.failed or unserved_s > self._most_s:
@@ -120,10 +139,8 @@ class Dispatch:
         try:
             reply = Reply(*ray.get(attempt.reference))
         except RayTaskError as error:
-            if isinstance(error.cause, KnowledgeError):
-                raise error.cause from error
-            text = f"teacher {errand.host!r} failed: {error}"
-            raise TeacherLostError(text, self._teachers_of(errand.host)) from error
+            self._fail(errand, _of_its_code(error, errand.host, self._teachers_of(errand.host)))
+            return
         except RayError as error:
             self._lose(attempt, _death(error))
             return
@@ -134,13 +151,21 @@ class Dispatch:
         for served in reply.served(attempt.replica.number, errand.tries + len(errand.attempts) - 1):
             self._log.answer(served)
 
+    def _fail(self, errand: Errand, failure: KnowledgeError | TeacherLostError) -> None:
+        """Told when it is its turn."""
+        errand.failure.append(failure)
+        self._under_way.discard(errand)
+
     def _settle_stray(self, stray: Attempt, batches: int) -> None:
+        router = self._routers[stray.replica.host]
         try:
             reply = Reply(*ray.get(stray.reference))
+        except RayTaskError:  # it lives
+            router.answered_nothing(stray.replica.number, batches)
         except RayError as error:
             self._lose(stray, _death(error))
-            return
-        self._routers[stray.replica.host].answered(stray.replica.number, batches, reply.service_s, reply.present)
+        else:
+            router.answered(stray.replica.number, batches, reply.service_s, reply.present)
 
     def _lose(self, attempt: Attempt, cause: str) -> None:
         """Nobody is asked there any more; what it was asked goes to others."""
@@ -160,7 +185,7 @@ class Dispatch:
         for host, router in self._routers.items():
             router.keep(number for number in serving.get(host, {}) if Replica(host, number) not in self._lost)
         self._strays = [stray for stray in self._strays if stray[0].replica not in self._lost]
-        for errand in list(self._under_way):
+        for errand in sorted(self._under_way, key=lambda errand: errand.opened):
             errand.give_up(self._lost, time.monotonic())
             if not errand.attempts:
                 self._again(errand)
@@ -168,11 +193,8 @@ class Dispatch:
     def _again(self, errand: Errand) -> None:
         decision = after_loss(errand.accidents, len(self._routers[errand.host].loads))
         if decision is Decision.ABORT:
-            raise TeacherLostError(
-                f"teacher {errand.host!r}: {errand.tries} replicas were lost over one request; "
-                f"{self._causes(errand.host)}",
-                self._teachers_of(errand.host),
-            )
+            text = f"{errand.tries} replicas were lost over one request; {self._causes(errand.host)}"
+            self._fail(errand, TeacherLostError(f"teacher {errand.host!r}: {text}", self._teachers_of(errand.host)))
         if decision is Decision.REROUTE:
             errand.hedged = False
             self.send(errand)
@@ -186,6 +208,13 @@ class Dispatch:
 def ended(references: list[ray.ObjectRef]) -> list[ray.ObjectRef]:
     """Those that are answered, be it on another node from which the answer has not come yet."""
     return ray.wait(references, num_returns=len(references), timeout=0, fetch_local=False)[0]
+
+
+def _of_its_code(error: RayTaskError, host: str, teachers: tuple[str, ...]) -> KnowledgeError | TeacherLostError:
+    """What a replica raised would come again anywhere."""
+    if isinstance(error.cause, KnowledgeError):
+        return error.cause
+    return TeacherLostError(f"teacher {host!r} failed: {error}", teachers)
 
 
 def _silence(attempt: Attempt) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
+from actors.errors import KnowledgeError, TeacherLostError
 from actors.knowledge import Batch, TeacherRequest
 from actors.policies.failure import ONE_ACCIDENT_S
 from actors.pool.members import Replica
@@ -16,21 +17,20 @@ from actors.pool.replica import Asked, Reply
 
 @dataclass(frozen=True)
 class Attempt:
-    """One replica that was asked. `late_s`, `lost_s`: monotonic times from which it is late, and given up."""
+    """One replica that was asked, at a monotonic time; `ahead`: batches that it then had to answer, these included."""
 
     replica: Replica
     reference: Any
     asked_s: float
-    late_s: float
-    lost_s: float
+    ahead: int
 
 
 @dataclass(eq=False)
 class Errand:
     """`opened`: the number of the client's first batch in it; `parcels`: with the pixels, where these are sent;
     `attempts`: those under way; `tries`: how often a replica was asked in vain; `accidents`: by how many of these it
-    was lost, counted from the first of each; `hedged`: whether a second was asked
-    because the first was late; `reply`: once it is there."""
+    was lost, counted from the first of each; `hedged`: whether a second was asked because the first was late; `reply`
+    or `failure`: once there is one."""
 
     host: str
     opened: int
@@ -42,19 +42,11 @@ class Errand:
     struck_s: float = -inf
     hedged: bool = False
     reply: list[Reply] = field(default_factory=list)
+    failure: list[KnowledgeError | TeacherLostError] = field(default_factory=list)
 
     @property
     def batches(self) -> int:
         return len(self.asked)
-
-    @property
-    def decision_s(self) -> float:
-        """When the next decision falls due, monotonic."""
-        late = [] if self.hedged else [self.attempts[0].late_s]
-        return min([*late, *(attempt.lost_s for attempt in self.attempts)])
-
-    def lost_by(self, now_s: float) -> list[Attempt]:
-        return [attempt for attempt in self.attempts if attempt.lost_s <= now_s]
 
     def give_up(self, lost: Collection[Replica], now_s: float) -> None:
         """Nothing is awaited of these any more."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
 from actors.pool.members import Members, PoolHandle, Replica
 
+logger = logging.getLogger(__name__)
+
 EACH_S = 0.25
 ASKED_FOR_NEWS_S = 1.0
+COMES_WITHIN_S = 30.0
 
 
 class Exchange:
@@ -18,7 +23,8 @@ class Exchange:
 
     def __init__(self, handle: PoolHandle, rank: int) -> None:
         self.members = handle.members
-        self._controller = handle.controller
+        self._where = handle.controller
+        self._controller = _awaited(self._where)
         self._rank = rank
         self._waited_s: dict[str, float] = {}
         self._lost: dict[Replica, str] = {}
@@ -64,8 +70,29 @@ class Exchange:
         for call in answered:
             try:
                 told: Members | None = ray.get(call, timeout=ASKED_FOR_NEWS_S)
-            except (RayActorError, GetTimeoutError):
+            except GetTimeoutError:
+                continue
+            except RayActorError:
+                self._find()
                 continue
             if told is not None and told.version > self.members.version:
                 self.members = told
         return None if self.members is before else self.members
+
+    def _find(self) -> None:
+        """Its owner puts another in the place of a controller that is gone."""
+        try:
+            self._controller = _awaited(self._where)
+        except ValueError:
+            logger.info("the pool has no controller at the moment")
+
+
+def _awaited(where: tuple[str, str]) -> Any:
+    """The controller, or whoever takes its place in a moment; raises ValueError where nobody does."""
+    until_s = time.monotonic() + COMES_WITHIN_S
+    while time.monotonic() < until_s:
+        try:
+            return ray.get_actor(*where)
+        except ValueError:
+            time.sleep(EACH_S)
+    return ray.get_actor(*where)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
+from math import inf
 from statistics import fmean
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
-from actors.policies.failure import may_start_replica
+from actors.policies.failure import pause_before_start_s
 from actors.policies.scaling import TICKS_TO_SHRINK, Demand, change
 from actors.pool.chronicle import Chronicle
 from actors.pool.members import HostStatus, Replica
 from actors.pool.replica import TeacherActor
 from actors.specs import DataSpec, TeacherSpec
+
+logger = logging.getLogger(__name__)
 
 CALLS_AT_ONCE = 8
 PULSE_S = 1.0
@@ -32,7 +36,7 @@ class Kept:
         self.loaded = actor.pid.remote()
         self.present = 0
         self.busy = 0.0
-        self.since_s = time.monotonic()
+        self.felt_s = self._asked_s = time.monotonic()
         self._pulse = [self.loaded]
         self._busy_s = 0.0
 
@@ -41,18 +45,19 @@ class Kept:
         return ray.get(self.loaded)
 
     def feel(self) -> None:
-        """Takes what it has said of itself and asks anew; raises RayError where it is dead."""
-        if time.monotonic() - self.since_s < PULSE_S:
+        """Takes what it has said of itself and asks anew; raises RayError where it is dead. `felt_s`: when it was asked
+        what it said last."""
+        now_s = time.monotonic()
+        if now_s - self._asked_s < PULSE_S:
             return
         ready, _ = ray.wait(self._pulse, timeout=0)
         if not ready:
             return
         if ready != [self.loaded]:
-            now_s = time.monotonic()
             self.present, busy_s = ray.get(ready[0])
-            self.busy = (busy_s - self._busy_s) / max(1e-3, now_s - self.since_s)
-            self._busy_s, self.since_s = busy_s, now_s
-        self._pulse = [self.actor.state.options(concurrency_group=CONTROL).remote()]
+            self.busy = (busy_s - self._busy_s) / (self._asked_s - self.felt_s)
+            self._busy_s, self.felt_s = busy_s, self._asked_s
+        self._pulse, self._asked_s = [self.actor.state.options(concurrency_group=CONTROL).remote()], now_s
 
 
 class Host:
@@ -74,6 +79,7 @@ class Host:
         self._arguments = (self.specs, data, dataset)
         self._chronicle = chronicle
         self._started = 0
+        self._failed_s = -inf
         self._demands: list[Demand] = []
 
     def replicas(self) -> list[tuple[int, Kept]]:
@@ -83,14 +89,15 @@ class Host:
     @property
     def failed(self) -> str | None:
         """Why there will be no replica any more."""
-        hopeless = not (self.serving or self.starting or may_start_replica(len(self.failures)))
+        hopeless = not self.starting and self._pause_s == inf
         return f"no new one can be started: {self.failures[-1]}" if hopeless else None
 
     @property
     def status(self) -> HostStatus:
         waited = fmean([tick.waited for tick in self._demands]) if self._demands else 0.0
         teachers = tuple(spec.name for spec in self.specs)
-        return HostStatus(teachers, self._wanted, len(self.serving), waited)
+        trouble = self.failures[-1].splitlines()[-1] if self.failures else ""
+        return HostStatus(teachers, self._wanted, len(self.serving), waited, trouble)
 
     def wish(self, more: int) -> None:
         """By hand: so many more, or fewer; at least one is left. The bounds go along: `scale` does not undo it."""
@@ -104,15 +111,16 @@ class Host:
         """`waited`: the share of the time since the last call that students waited for it."""
         busy = [kept.busy for kept in self.serving.values()]
         self._demands = [*self._demands[-TICKS_TO_SHRINK:], Demand(waited, sum(busy) / max(1, len(busy)))]
-        by = change(self._demands, self._wanted, self._fewest, self._most) if not self.starting else 0
-        if by:
+        by = change(self._demands, self._wanted, self._fewest, self._most)
+        if by < 0 or (by > 0 and not self.starting):
             self._wanted += by
             self._demands = []
             self._say(f"{'grows' if by > 0 else 'shrinks'} to {self._wanted}")
 
     def fill(self) -> None:
         """Starts whom it lacks, lets go whom it has too many, from the newest on."""
-        while len(self.serving) + len(self.starting) < self._wanted and may_start_replica(len(self.failures)):
+        may_start = time.monotonic() - self._failed_s >= self._pause_s
+        while may_start and len(self.serving) + len(self.starting) < self._wanted:
             self.starting[self._started] = Kept(self._new_actor())
             self._started += 1
         for number in sorted([*self.serving, *self.starting])[self._wanted :]:
@@ -132,6 +140,7 @@ class Host:
                 ray.get(reference)
             except RayError as error:
                 self.failures.append(str(error))
+                self._failed_s = time.monotonic()
                 self._say(f"replica {numbers[reference]} could not load: {first_line(error)}")
                 continue
             self.failures.clear()
@@ -146,8 +155,7 @@ class Host:
             except RayError as error:
                 self.lose(number, first_line(error))
         for number, (kept, left_s) in list(self._leaving.items()):
-            away_s = time.monotonic() - left_s
-            if away_s > LEAVES_WITHIN_S or (away_s > QUIET_FOR_S and _idle(kept)):
+            if time.monotonic() - left_s > LEAVES_WITHIN_S or _quiet(kept, left_s + QUIET_FOR_S):
                 ray.kill(kept.actor)
                 del self._leaving[number]
 
@@ -158,10 +166,15 @@ class Host:
             self.lost[Replica(self.name, number)] = cause
             self._chronicle.restart(self.name)
             self._say(f"replica {number} was lost: {cause}")
+            logger.warning("teacher %s: replica %d was lost: %s", self.name, number, cause)
 
     def stop(self) -> None:
         for kept in (*self.serving.values(), *self.starting.values(), *(kept for kept, _ in self._leaving.values())):
             ray.kill(kept.actor)
+
+    @property
+    def _pause_s(self) -> float:
+        return pause_before_start_s(len(self.failures), len(self.serving))
 
     def _new_actor(self) -> Any:
         resources = self.specs[0].resources
@@ -183,10 +196,10 @@ def first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
-def _idle(kept: Kept) -> bool:
-    """Whether it has nothing left to answer, or is dead."""
+def _quiet(kept: Kept, since_s: float) -> bool:
+    """Whether it has said, when asked after a time, that it has nothing left to answer; or is dead."""
     try:
         kept.feel()
     except RayError:
         return True
-    return kept.present == 0
+    return kept.present == 0 and kept.felt_s > since_s

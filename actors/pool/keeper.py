@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Event, Thread
 from typing import Any
 
 import ray
+from ray.exceptions import GetTimeoutError, RayActorError
 
 from actors.errors import TeacherLostError
 from actors.pool.chronicle import Chronicle
-from actors.pool.controller import PoolController, Wish
-from actors.pool.hosts import Host
+from actors.pool.controller import PoolController, Told, Wish
+from actors.pool.hosts import Host, first_line
 from actors.pool.members import HostStatus, Inputs, Members, PoolHandle, Replica, by_host
 from actors.specs import DataSpec, TeacherSpec
 
@@ -22,18 +24,19 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 0.25
 PATIENCE_S = 30
-CONTROLLER_S = 10.0
+WISHED_WITHIN_S = 10.0
+SILENT_FOR_S = 60.0
 
 
 @dataclass(frozen=True)
 class PoolSettings:
     """`inputs`: whether students send pixels or replicas build their own; `answer_timeout_s`: the longest that an
-    answer is waited for; `name`, `namespace`: by which the controller is found from elsewhere."""
+    answer is waited for; `name`, `namespace`: by which the controller is found."""
 
     inputs: Inputs = "sent"
     answer_timeout_s: float = 300.0
-    name: str | None = None
-    namespace: str | None = None
+    name: str = field(default_factory=lambda: f"pool-{uuid.uuid4().hex[:8]}")
+    namespace: str = "collegium"
 
 
 class TeacherPool:
@@ -46,11 +49,8 @@ class TeacherPool:
         given = dataset if settings.inputs == "derived" else None
         self._hosts = {name: Host(group, data, given, self.chronicle) for name, group in by_host(specs).items()}
         self._settings = settings
-        self._controller: Any = (
-            ray.remote(PoolController)
-            .options(num_cpus=0, max_restarts=-1, max_task_retries=-1, name=settings.name, namespace=settings.namespace)
-            .remote(self._status())
-        )
+        self._controller = self._new_controller()
+        self._collecting, self._asked_s = self._collect()
         self.members = Members()
         self._ended = Event()
         self._tending = Thread(target=self._tend, name="pool", daemon=True)
@@ -68,7 +68,7 @@ class TeacherPool:
         pool = cls(specs, dataset, data, settings or PoolSettings())
         try:
             pool._await_first()
-            pool._publish(within_s=None)
+            pool._publish()
         except BaseException:
             pool.stop()
             raise
@@ -79,11 +79,12 @@ class TeacherPool:
     def handle(self) -> PoolHandle:
         hosts = {spec.name: host.name for host in self._hosts.values() for spec in host.specs}
         settings = self._settings
-        return PoolHandle(self._controller, self.members, hosts, settings.inputs, settings.answer_timeout_s)
+        where = settings.name, settings.namespace
+        return PoolHandle(where, self.members, hosts, settings.inputs, settings.answer_timeout_s)
 
     def wish(self, host: str, more: int) -> None:
         """So many replicas more, or fewer."""
-        ray.get(self._controller.wish.remote(Wish(host, more)), timeout=CONTROLLER_S)
+        ray.get(self._controller.wish.remote(Wish(host, more)), timeout=WISHED_WITHIN_S)
 
     def pids(self) -> dict[Replica, int]:
         """The processes of the replicas that serve."""
@@ -92,7 +93,7 @@ class TeacherPool:
         }
 
     def controller_pid(self) -> int:
-        return ray.get(self._controller.pid.remote(), timeout=CONTROLLER_S)
+        return ray.get(self._controller.pid.remote(), timeout=WISHED_WITHIN_S)
 
     def stop(self) -> None:
         self._ended.set()
@@ -108,10 +109,11 @@ class TeacherPool:
         for host in self._hosts.values():
             host.fill()
         said_s = time.monotonic()
-        while waiting := [host for host in self._hosts.values() if host.starting]:
+        while waiting := [host for host in self._hosts.values() if host.starting or not host.serving]:
             for host in waiting:
                 host.welcome(TICK_S / len(waiting))
-                if host.failures:
+                host.fill()
+                if host.failed:
                     text = f"teacher {host.name!r} could not be loaded: {host.failures[-1]}"
                     raise TeacherLostError(text, [spec.name for spec in host.specs])
             if time.monotonic() - said_s > PATIENCE_S:
@@ -131,7 +133,12 @@ class TeacherPool:
             host.look()
             host.welcome()
             host.fill()
-        version, told = ray.get(self._controller.collect.remote(self._status()), timeout=CONTROLLER_S)
+        if collected := self._collected():
+            version, told = collected
+            self._heed(told)
+            self._publish(version)
+
+    def _heed(self, told: Told) -> None:
         for gone, cause in told.lost.items():
             self._hosts[gone.host].lose(gone.number, cause)
         for wish in told.wishes:
@@ -140,12 +147,34 @@ class TeacherPool:
         for name, host in self._hosts.items():
             host.scale(told.waited_s.get(name, 0.0) / max(1, len(told.clients)) / (self._ticked_s - since_s))
             host.fill()
-        self._publish(version)
+
+    def _collected(self) -> tuple[int, Told] | None:
+        """What the controller knows, once it has said so; another takes its place if it is gone, or silent for long."""
+        ready, _ = ray.wait([self._collecting], timeout=0)
+        if not ready and time.monotonic() - self._asked_s < SILENT_FOR_S:
+            return None
+        try:
+            return ray.get(self._collecting, timeout=0)
+        except (RayActorError, GetTimeoutError) as error:
+            logger.warning("pool: a new controller, the last is lost: %s", first_line(error))
+            ray.kill(self._controller)
+            self._controller = self._new_controller()
+            return None
+        finally:
+            self._collecting, self._asked_s = self._collect()
+
+    def _collect(self) -> tuple[ray.ObjectRef, float]:
+        return self._controller.collect.remote(self._status()), time.monotonic()
+
+    def _new_controller(self) -> Any:
+        controller: Any = ray.remote(PoolController)
+        named = controller.options(num_cpus=0, name=self._settings.name, namespace=self._settings.namespace)
+        return named.remote(self._status())
 
     def _status(self) -> dict[str, HostStatus]:
         return {name: host.status for name, host in self._hosts.items()}
 
-    def _publish(self, version_there: int = 0, within_s: float | None = CONTROLLER_S) -> None:
+    def _publish(self, version_there: int = 0) -> None:
         now = Members(
             self.members.version,
             {name: {number: kept.actor for number, kept in host.serving.items()} for name, host in self._hosts.items()},
@@ -155,7 +184,7 @@ class TeacherPool:
         if _who(now) != _who(self.members):
             self.members = replace(now, version=self.members.version + 1)
         if self.members.version != version_there:
-            ray.get(self._controller.publish.remote(self.members), timeout=within_s)
+            self._controller.publish.remote(self.members)
 
 
 def _who(members: Members) -> tuple[object, ...]:

@@ -32,23 +32,25 @@ class Members:
 @dataclass(frozen=True)
 class HostStatus:
     """What the owner says of a host. `wanted`, `serving`: replicas; `waited`: the share of the latest
-    seconds that students waited for it, their mean."""
+    seconds that students waited for it, their mean; `trouble`: why the latest to start did not come, if so."""
 
     teachers: tuple[str, ...]
     wanted: int
     serving: int
     waited: float
+    trouble: str = ""
 
 
 @dataclass(frozen=True)
 class PoolHandle:
     """All that a client needs; travels to student workers.
 
-    `hosts`: the host of each teacher; `inputs`: whether pixels are sent or built by the replicas; `answer_timeout_s`:
+    `controller`: its name and namespace, by which whoever takes its place is found as well; `hosts`: the host of each
+    teacher; `inputs`: whether pixels are sent or built by the replicas; `answer_timeout_s`:
     the longest that an answer is waited for.
     """
 
-    controller: Any
+    controller: tuple[str, str]
     members: Members
     hosts: Mapping[str, str]
     inputs: Inputs

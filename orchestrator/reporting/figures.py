@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WIDTH_IN, WIDE_IN = 5.2, 13.0
 SERIES = ("one", "two", "three", "four", "five", "six")
-PARTS = ("data", "wait", "forward", "backward", "evaluation", "checkpoint")
+PARTS = ("data", "ask", "wait", "forward", "backward", "evaluation", "checkpoint")
 _VARIABLES = ("ink", "faint", "student", "alone", *SERIES, *PARTS)
 # Matplotlib wants real colours: these stand for the page's variables until the drawing is text.
 PAINT = {name: f"#a0b0{number:02x}" for number, name in enumerate(_VARIABLES)}

@@ -135,7 +135,8 @@ def heights(epoch: Epoch, title: str) -> Figure:
     reading = (
         f"A lane's height is the share of the time that it was busy, in each of {SLICES} slices. A student's lane: its "
         "steps in its own colour and, above them, its waits in the colour of the teacher that it waited for; the rest "
-        f"is data and evaluation. A replica's lane: its answers.{epoch.note}"
+        f"is data and evaluation. A replica's lane: its answers, but for those given ahead of the student's first "
+        f"step.{epoch.note}"
     )
     return Figure(title, reading, svg, epoch.legend, is_wide=True)
 

@@ -166,7 +166,10 @@ def times(rungs: Sequence[Values]) -> Figure:
         waits = ", ".join(f"{rung['name']} {rung['shares'].get('wait', 0):.0%}" for rung in rungs)
         svg = as_svg(drawing, "times", f"Where the time went; waiting for knowledge: {waits}")
     speeds = ", ".join(f"{rung['name']} {rung['images_per_s']:,.0f}" for rung in rungs)
-    reading = f"Waiting is for knowledge: where it is large, the teachers are the brake. Images per second: {speeds}."
+    reading = (
+        "Asking is handing requests to the teachers, waiting is standing still for their answers: where that is "
+        f"large, the teachers are the brake. Images per second: {speeds}."
+    )
     return Figure("Where the time went", reading, svg, [(part, Look(part)) for part in PARTS])
 
 

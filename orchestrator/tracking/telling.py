@@ -59,6 +59,8 @@ def _serving_values(workers: Sequence[Mapping[str, Any]]) -> Values:
             "service_ms_median": one["service_ms"]["median"],
             "service_ms_p99": one["service_ms"]["p99"],
             "queue_ms_median": one["queue_ms"]["median"],
+            "queue_ms_p99": one["queue_ms"]["p99"],
+            "replicas": one["replicas"],
             "waited_share": one["waited_share"],
             "bytes_per_sample": one["bytes_per_sample"],
             "retries": one["retries"],

@@ -12,6 +12,7 @@ import pytest
 import ray
 import torch
 
+import actors.pool.keeper
 from actors.checkpoints import Checkpoints
 from actors.data import BatchSampler, SharedDataset, training_rows
 from actors.datasets import Digits
@@ -245,12 +246,20 @@ def test_a_pool_grows_while_students_wait_and_shrinks_while_it_idles(start, tmp_
     assert texts == ["replica 0 serves", "grows to 2", "replica 1 serves", "shrinks to 1", "replica 1 leaves"]
 
 
-def test_the_controller_may_die_as_well(teachers, start, tmp_path, undisturbed):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_the_controller_may_die_or_hang_as_well(teachers, start, tmp_path, undisturbed, monkeypatch, number):
     pool = start(teachers)
-    struck = striking(PoolClient(pool.handle), at_batch=5, pid=pool.controller_pid(), number=signal.SIGKILL)
+    first, [killed] = pool.controller_pid(), pids_of(pool, "cnn")
+    monkeypatch.setattr(actors.pool.keeper, "SILENT_FOR_S", 2.0)
 
-    assert trained(teachers, struck, tmp_path) == undisturbed
+    def strike(batch: int) -> None:
+        for pid, its_number in ((first, number), (killed, signal.SIGKILL)) if batch == 5 else ():
+            os.kill(pid, its_number)
 
+    assert trained(teachers, Interposed(PoolClient(pool.handle), strike), tmp_path) == undisturbed
+
+    assert pool.controller_pid() != first and pids_of(pool, "cnn") != [killed]
+    wait_for(lambda: not alive(first))
     pool.wish("mlp", 1)
     wait_for(lambda: len(pids_of(pool, "mlp")) == 2)
 

@@ -80,6 +80,7 @@ def end_of(folder: Path) -> tuple[str, list[int]]:
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_a_killed_worker_and_a_killed_driver_change_nothing(storage, undisturbed, num_workers):
     expected = end_of(undisturbed(num_workers))
+    shared_before = set(Path("/dev/shm").iterdir())
     driver = start(*settings(storage, f"killed-{num_workers}", num_workers, send=num_workers == 3))
     killed = run_folder(storage, f"killed-{num_workers}")
     wait_for(lambda: steps_done(killed) >= 20)
@@ -88,6 +89,7 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing(storage, undisturbed
     at_death = steps_done(killed)
     wait_for(lambda: steps_done(killed) > at_death + 10)
     assert worker.pid not in [process.pid for process in student_workers(driver.pid)]
+    session = {process.pid for process in psutil.Process(driver.pid).children(recursive=True)}
     kill(driver.pid)
     driver.wait()
     assert steps_done(killed) < EPOCHS * STEPS_PER_EPOCH, "the run was over before it could be killed"
@@ -96,6 +98,9 @@ def test_a_killed_worker_and_a_killed_driver_change_nothing(storage, undisturbed
 
     assert end_of(killed) == expected
     assert expected[1] == list(range(EPOCHS))
+    # Two processes of Ray's own try for a minute to say that the cluster is gone.
+    wait_for(lambda: not [pid for pid in session if psutil.pid_exists(pid)], seconds=90)
+    assert not [path for path in Path("/dev/shm").iterdir() if path not in shared_before]
     if num_workers == 3:
         assert_tracked_whole(killed, tracking_uri(None, str(storage)), EPOCHS_OF_ALL)
 

@@ -1,11 +1,10 @@
 """Pure deciders: what becomes of lost requests and killed workers, who is late, who is asked, how far ahead."""
 
-from collections import Counter
+from math import inf
 
 import pytest
 
-from actors.policies.balance import Router
-from actors.policies.failure import Decision, after_loss, may_restart, may_start_replica
+from actors.policies.failure import Decision, after_loss, may_restart, pause_before_start_s
 from actors.policies.lateness import Patience, patience
 from actors.policies.prefetching import CallSize, Window, batches_per_call
 from actors.policies.scaling import TICKS_TO_GROW, TICKS_TO_SHRINK, Demand, change
@@ -29,14 +28,16 @@ def test_a_lost_request_goes_elsewhere_waits_or_has_killed_too_many(accidents, l
 
 def test_replicas_lost_at_once_are_one_accident():
     replicas = [Replica("t", number) for number in range(4)]
-    errand = Errand("t", 1, attempts=[Attempt(one, None, 0.0, 1.0, 2.0) for one in replicas])
+    errand = Errand("t", 1, attempts=[Attempt(one, None, 0.0, 1) for one in replicas])
     for number, now_s in ((1, 10.0), (2, 11.9), (2, 15.0), (3, 15.1)):
         errand.give_up(replicas[:number], now_s)
     assert (errand.tries, errand.accidents) == (3, 2) and [one.replica for one in errand.attempts] == replicas[3:]
 
 
-def test_what_fails_to_load_three_times_in_a_row_is_not_started_again():
-    assert [may_start_replica(failures) for failures in range(5)] == [True, True, True, False, False]
+def test_what_fails_to_load_is_tried_again_ever_more_rarely_and_three_times_only_where_nobody_serves():
+    assert [pause_before_start_s(failures, serving=1) for failures in range(5)] == [0, 1, 2, 4, 8]
+    assert pause_before_start_s(2000, serving=1) == 60
+    assert [pause_before_start_s(failures, serving=0) for failures in range(5)] == [0, 1, 2, inf, inf]
 
 
 @pytest.mark.parametrize(
@@ -63,84 +64,6 @@ def test_patience_comes_from_a_replicas_own_history():
 def test_a_replica_that_has_answered_nothing_yet_may_be_late_not_lost():
     assert patience(None, 0.2, 1, most_s=300) == Patience(pytest.approx(0.6), 300)
     assert patience(None, None, 1, most_s=300) == Patience(300, 300)
-
-
-def served(router: Router, speeds: dict[int, float], requests: int, in_flight: int) -> Counter:
-    """Who answers, when so many requests are always under way and replica n takes `speeds[n]` seconds each."""
-    clock, free_at, under_way, answers = 0.0, dict.fromkeys(speeds, 0.0), [], Counter()
-    for _ in range(requests):
-        while len(under_way) >= in_flight:
-            clock, number = min(under_way)
-            under_way.remove((clock, number))
-            router.answered(number, 1, speeds[number], sum(other == number for _, other in under_way))
-        number = router.choose(1)
-        assert number is not None
-        router.sent(number, 1)
-        free_at[number] = max(clock, free_at[number]) + speeds[number]
-        under_way.append((free_at[number], number))
-        answers[number] += 1
-    return answers
-
-
-def router_of(*numbers: int, turn: int = 0) -> Router:
-    router = Router(turn)
-    router.keep(numbers)
-    return router
-
-
-def test_a_replica_twice_as_slow_gets_half_of_the_work():
-    answers = served(router_of(0, 1), {0: 0.05, 1: 0.1}, requests=600, in_flight=4)
-    assert answers[0] / answers[1] == pytest.approx(2, rel=0.1)
-
-
-def test_equal_replicas_share_evenly():
-    answers = served(router_of(0, 1, 2), dict.fromkeys(range(3), 0.05), requests=600, in_flight=6)
-    assert max(answers.values()) - min(answers.values()) <= 6
-
-
-def test_clients_do_not_march_in_step():
-    first = [router_of(*range(4), turn=rank).choose(1) for rank in range(4)]
-    assert sorted(map(int, first)) == [0, 1, 2, 3]
-
-
-def test_what_others_have_asked_for_counts():
-    router = router_of(0, 1)
-    for number, present in ((0, 5), (1, 0)):
-        router.sent(number, 1)
-        router.answered(number, 1, 0.05, present)
-    assert [router.choose(1) for _ in range(4)] == [1, 1, 1, 1]
-
-
-def test_what_others_had_asked_for_is_not_believed_for_ever():
-    router = router_of(0, 1)
-    for number, present in ((0, 12), (1, 0)):
-        router.sent(number, 1)
-        router.answered(number, 1, 0.05, present)
-    asked = served(router, {0: 0.05, 1: 0.05}, requests=100, in_flight=6)
-    assert 30 < asked[0] < 70
-
-
-def test_one_hiccup_does_not_make_a_replica_patiently_waited_for():
-    router = router_of(0)
-    for seconds in [*[0.05] * 20, 8.0, *[0.06] * 20]:
-        router.sent(0, 1)
-        router.answered(0, 1, seconds, 0)
-    assert router.slow_s(0) == (0.06, 0.06)
-
-
-def test_a_newcomer_is_asked_and_one_that_left_is_not():
-    router = router_of(0, 1)
-    served(router, {0: 0.05, 1: 0.05}, requests=20, in_flight=2)
-    router.keep([1, 2])
-    answers = served(router, {1: 0.05, 2: 0.05}, requests=100, in_flight=4)
-    assert set(answers) == {1, 2} and min(answers.values()) > 40
-    router.answered(0, 1, 0.05, 0)
-
-
-def test_shunned_replicas_are_not_chosen():
-    router = router_of(0, 1)
-    assert {router.choose(1, shunned={0}) for _ in range(4)} == {1}
-    assert router.choose(1, shunned={0, 1}) is None and router_of().choose(1) is None
 
 
 def test_the_window_grows_only_while_the_student_waits():

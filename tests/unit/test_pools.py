@@ -15,13 +15,13 @@ from actors.pool.hosts import Host
 from actors.pool.members import HostStatus, Members, Replica
 from actors.specs import DataSpec, ImportSpec, ModelSpec, TeacherSpec
 from actors.storage import Folder
-from orchestrator.pools import CLUSTER_FILE, whereabouts, wishes
+from orchestrator.pools import CLUSTER_FILE, alone, whereabouts, wishes
 from orchestrator.printing import print_pools
 
 BOTH = HostStatus(("wide", "deep"), wanted=3, serving=2, waited=0.254)
 ALONE = HostStatus(("plain",), wanted=1, serving=1, waited=0.0)
 POOLS = {
-    "middle": PoolStatus({"plain": replace(ALONE, wanted=2, serving=2)}, {}, {}),
+    "middle": PoolStatus({"plain": replace(ALONE, wanted=2, serving=2, trouble="OSError: no such file")}, {}, {}),
     "student": PoolStatus({"both": BOTH, "plain": ALONE}, {Replica("both", 1): "no answer within 9.0 s"}, {}),
 }
 
@@ -79,6 +79,14 @@ def test_a_folder_that_is_no_run_or_whose_run_has_ended_says_so(tmp_path):
     assert told() == f"pool: this run is finished, its result is {tmp_path / 'result.json'}"
 
 
+def test_only_one_process_goes_on_with_a_run(tmp_path):
+    run = Folder(str(tmp_path))
+    with alone(run), pytest.raises(ValueError, match="is under way already, in another process; wait"), alone(run):
+        pass
+    with alone(run):
+        assert run.names() == []
+
+
 def shown(free: dict[str, float]) -> list[str]:
     console = Console(file=StringIO(), width=120)
     print_pools(POOLS, free, console)
@@ -91,6 +99,7 @@ def test_the_table_says_who_serves_who_is_waited_for_and_who_was_lost():
         "middle   plain                    2       2               0%",
         "student  both (wide, deep)        2       3              25%",
         "student  plain                    1       1               0%",
+        "middle: plain: a new replica could not be started, tried again: OSError: no such file",
         "student: both replica 1 was lost: no answer within 9.0 s",
         "who is wanted and does not serve yet loads, or waits for a place; free: 0 CPU, 2 GPU",
     ]

@@ -58,13 +58,14 @@ def test_a_teacher_that_never_answered_was_still_waited_for():
     assert found["service_ms"] == {"median": 0.0, "p99": 0.0}
 
 
-def test_the_timeline_is_of_the_recorded_epoch_alone_and_counts_from_its_first():
+def test_the_timeline_is_of_the_recorded_epoch_alone_and_counts_from_its_first_step_or_wait():
     log = ServingLog()
     log.step(50.0, 1.0)
     log.record(1)
     log.step(102.0, 0.5)
     log.waited("wide", 102.5, 0.25)
     log.answer(served("wide", "7", began_s=101.5, service_s=0.75))
+    log.answer(served("wide", "7", began_s=101.0, service_s=0.5))
     log.answer(served("wide", "2", began_s=103.0, service_s=0.125))
     log.answer(served("resnet", "7", began_s=101.25, service_s=1.123456789))
     log.summary(3.0)
@@ -73,10 +74,10 @@ def test_the_timeline_is_of_the_recorded_epoch_alone_and_counts_from_its_first()
     found = log.timeline()
     assert json.loads(json.dumps(found)) == {
         "epoch": 1,
-        "began": 101.25,
-        "steps": [[0.75, 0.5]],
-        "waits": {"wide": [[1.25, 0.25]]},
-        "answers": {"wide": {"7": [[0.25, 0.75]], "2": [[1.75, 0.125]]}, "resnet": {"7": [[0.0, 1.12346]]}},
+        "began": 102.0,
+        "steps": [[0.0, 0.5]],
+        "waits": {"wide": [[0.5, 0.25]]},
+        "answers": {"wide": {"7": [[0.0, 0.25]], "2": [[1.0, 0.125]]}, "resnet": {"7": [[0.0, 0.37346]]}},
     }
     log.record(4)
     assert log.timeline() == {"epoch": 4, "began": 0.0, "steps": [], "waits": {}, "answers": {}}

@@ -124,7 +124,7 @@ def test_a_teacher_that_is_asked_about_some_rows_answers_about_these(tmp_path):
         list(prefetched(mistaken, batches(1), lambda batch: (some,), 0))
 
 
-def test_time_is_told_apart_into_data_and_waiting():
+def test_time_is_told_apart_into_data_asking_and_waiting():
     shares = []
 
     @contextmanager
@@ -133,7 +133,7 @@ def test_time_is_told_apart_into_data_and_waiting():
         yield
 
     list(prefetched(Recording(), batches(1), lambda batch: LOGITS, 0, measure))
-    assert shares == ["data", "wait", "wait", "data"]
+    assert shares == ["data", "ask", "wait", "data"]
 
 
 def test_values_that_are_not_finite_name_teacher_and_ids(tmp_path):

@@ -191,7 +191,7 @@ def test_it_learns_and_says_how_well(tmp_path):
     assert hard[-1] < hard[0] / 2 and state.history[-1]["accuracy"] > 0.3
     assert state.steps_done == 24 and state.rows_trained == 24 * 24 and state.position == Position(6, 0)
     assert state.bytes_received == 0 and state.teachers == {}
-    assert set(state.seconds) == {"data", "wait", "forward", "backward", "evaluation", "checkpoint"}
+    assert set(state.seconds) == {"data", "ask", "wait", "forward", "backward", "evaluation", "checkpoint"}
 
 
 def test_labelled_rows_are_repeated_to_as_many_as_asked_for(tmp_path):
