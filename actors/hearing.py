@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,8 @@ from actors.top_k import rebuilt, top_k_reduction
 
 
 class Hearing:
-    """The teacher's side of a loss. `request`: of all rows; what is not smaller reduced travels as it is."""
+    """The teacher's side of a loss. `request`: of all rows; what is not smaller reduced travels as it is, unless
+    `reduce` says otherwise."""
 
     def __init__(self, loss: LossSpec, teacher: TeacherSpec) -> None:
         self._outputs = loss.outputs
@@ -29,7 +30,7 @@ class Hearing:
         self._num_classes = _num_classes(loss, teacher)
         self._reduction = reduction_of(loss)
         there = () if self._reduction is None or loss.reduce == "student" else (self._reduction,)
-        reductions = tuple(one for one in there if _shrinks(one, teacher, loss.key))
+        reductions = tuple(one for one in there if _shrinks(one, teacher, loss.key) or loss.reduce == "teacher")
         sent = () if reductions else self._outputs
         answers = metadata_of_rule(loss.ensemble, f"{loss.key}.ensemble").needs_answers and not self._top_k
         taps = tuple(output for output in sent if output != LOGITS)
@@ -63,6 +64,12 @@ def comparison_of(loss: LossSpec) -> Comparison:
     if metadata is None or metadata.phi is None or metadata.closing is None or not _runs_phi(loss):
         return Comparison(function, kwargs)
     of_phi = phi_kwargs(function, metadata.phi, kwargs)
+    for name, value in of_phi.items():
+        if not isinstance(value, Hashable):
+            raise ValueError(
+                f"{loss.key}.loss.kwargs.{name}: its phi takes what never changes, a number say, got {value!r}; "
+                f"give it that, or compute phi with the loss: {loss.key}.reduce: student"
+            )
     target = f"{metadata.phi.__module__}:{metadata.phi.__qualname__}"
     phi = Reduction(target, loss.outputs, tuple(sorted(of_phi.items())))
     return Comparison(metadata.closing, {name: value for name, value in kwargs.items() if name not in of_phi}, phi)

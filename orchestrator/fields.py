@@ -95,6 +95,13 @@ def _several(value: Any) -> Any:
     return value if isinstance(value, (list, tuple)) else (value,)
 
 
+def _whole_or_part(gpus: float) -> float:
+    """Raises ValueError for what no cluster gives."""
+    if gpus > 1 and gpus != int(gpus):
+        raise ValueError(f"expected a fraction of one GPU or whole GPUs, got {gpus:g}")
+    return gpus
+
+
 _Int = Annotated[int, Strict()]
 _Float = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$"), expects("a name of letters, digits, _ and -")]
@@ -141,5 +148,8 @@ Names = Annotated[
     tuple[Text, ...], Field(min_length=1), expects("a list of teachers' names"), AfterValidator(_distinct)
 ]
 Window = Annotated[NaturalInt | Literal["auto"], expects("an integer of at least 0 or `auto`")]
-Chunk = Annotated[PositiveInt | Literal["auto"], expects("a positive integer or `auto`")]
+Chunk = Annotated[Annotated[_Int, Field(ge=1, le=2**20)] | Literal["auto"], expects("1 to 1048576 rows or `auto`")]
+Threads = Annotated[_Int, Field(ge=1, le=1024), expects("1 to 1024 threads")]
+Patience = Annotated[_Float, Field(ge=1), expects("at least 1 second")]
+Gpus = Annotated[_Float, Field(ge=0), expects("a number of at least 0"), AfterValidator(_whole_or_part)]
 NumViews = Annotated[PositiveInt | Literal["fresh"], expects("a positive integer or `fresh`")]

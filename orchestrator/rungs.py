@@ -28,6 +28,7 @@ from orchestrator.fields import (
     PositiveInt,
     Section,
     Text,
+    Threads,
     Window,
     expects,
 )
@@ -88,7 +89,7 @@ class TeachingSection(ModelSection):
     chunk: Chunk = CHUNK_ON_CPU
     """Rows that it computes at once, padded: its answers do not depend on the batch. `auto`: 256 where `resources` name
     a GPU, else 32."""
-    threads: PositiveInt | None = None
+    threads: Threads | None = None
     """Threads of torch within one operation; null: as many as whole CPU cores, at least 1."""
     channels_last: Flag = False
     """Weights and images lie in memory with the channels last, in which most convolutions are faster; false: as its

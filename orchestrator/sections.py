@@ -15,6 +15,7 @@ from pydantic_core import CoreSchema
 from actors.specs import ENSEMBLE_RULES, DataSpec, ImportSpec, InputSpec, Resources, TapPair
 from orchestrator.fields import (
     Flag,
+    Gpus,
     Key,
     NaturalFloat,
     NaturalInt,
@@ -125,7 +126,7 @@ class ResourcesConfig(Section):
 
     num_cpus: NaturalFloat = 1.0
     """CPU cores, and threads of torch."""
-    num_gpus: NaturalFloat = 0.0
+    num_gpus: Gpus = 0.0
     """GPUs; a fraction shares one."""
     custom: dict[Text, NaturalFloat] = Field(default_factory=dict)
     """Amounts of the cluster's custom resources by name."""

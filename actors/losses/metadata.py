@@ -67,6 +67,9 @@ def distils(
     metadata = LossMetadata(paper, kind, needs, aligns, phi, closing, zero_at_equality)
 
     def attach(loss: LossFunction) -> LossFunction:
+        for name in () if phi is None else _keywords(phi):
+            if name not in inspect.signature(loss).parameters:
+                raise ValueError(f"phi: it takes {name!r}, which {loss.__qualname__}() lacks; give the loss that too")
         setattr(loss, ATTRIBUTE, metadata)
         return loss
 
@@ -82,5 +85,8 @@ def metadata_of(loss: Callable[..., Any]) -> LossMetadata | None:
 def phi_kwargs(loss: Callable[..., Any], phi: Callable[..., Tensor], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """What a loss that is called with `kwargs` gives to its phi: the arguments of phi's names, or their defaults."""
     defaults = inspect.signature(loss).parameters
-    named = [one.name for one in inspect.signature(phi).parameters.values() if one.kind is one.KEYWORD_ONLY]
-    return {name: kwargs.get(name, defaults[name].default) for name in named}
+    return {name: kwargs.get(name, defaults[name].default) for name in _keywords(phi)}
+
+
+def _keywords(phi: Callable[..., Tensor]) -> list[str]:
+    return [one.name for one in inspect.signature(phi).parameters.values() if one.kind is one.KEYWORD_ONLY]

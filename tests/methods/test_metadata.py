@@ -55,6 +55,14 @@ def test_a_phi_that_no_teacher_could_import_is_refused():
         distils(paper="A, 2020", kind="feature", phi=lambda features: features, closing=plain)
 
 
+def test_a_phi_with_an_argument_that_the_loss_lacks_is_refused():
+    attach = distils(
+        paper="A, 2020", kind="feature", phi=actors.losses.feature.attention_transfer.attention_map, closing=plain
+    )
+    with pytest.raises(ValueError, match="^phi: it takes 'exponent', which plain.. lacks; give the loss that too"):
+        attach(plain)
+
+
 def test_every_exported_name_resolves():
     assert all(hasattr(actors.losses, name) for name in actors.losses.__all__)
 

@@ -93,6 +93,14 @@ data.train.target=a:b:c
   data.train.target: expected 'module:attribute', got 'a:b:c'
 data.train.kwargs={1: 2}
   data.train.kwargs.1: expected a string, got 1
+answer_timeout_s=0.001
+  answer_timeout_s: expected at least 1 second, got 0.001
+teachers.resnet.threads=100000
+  teachers.resnet.threads: expected 1 to 1024 threads, got 100000
+teachers.resnet.chunk=1000000000000
+  teachers.resnet.chunk: expected 1 to 1048576 rows or `auto`, got 1000000000000
+teachers.resnet.resources.num_gpus=1.5
+  teachers.resnet.resources.num_gpus: expected a fraction of one GPU or whole GPUs, got 1.5
 teachers.resnet.class_map=[1, 1]
   teachers.resnet.class_map: expected distinct entries, got 1 twice
 teachers.resnet.class_map.1=-1

@@ -45,9 +45,9 @@ def request(teacher, *losses) -> TeacherRequest:
 def runs(tmp_path, teacher, *losses, source=None):
     """The trained weights and the bytes that came, reduced at the teacher and at the student."""
     results = []
-    for place in ("teacher", "student"):
+    for place in (None, "student"):
         taught = [replace(loss, reduce=place) for loss in losses]
-        training = trainer(student([teacher], [HARD, *taught], spec=SMALL), tmp_path / place, source)
+        training = trainer(student([teacher], [HARD, *taught], spec=SMALL), tmp_path / str(place), source)
         state = training.run()
         results.append((training.exported(), state.bytes_received / state.rows_trained))
     return results
@@ -97,12 +97,18 @@ def test_rows_of_several_requests_are_joined_and_reductions_kept():
     assert merged([some, TeacherRequest("a")]) == TeacherRequest("a", True, (), None, (MAP_OF_T,))
 
 
-def test_a_feature_that_would_not_shrink_travels_as_it_is(tmp_path):
+def test_a_feature_that_would_not_shrink_travels_as_it_is_unless_told_otherwise(tmp_path):
     one = save_teacher(tmp_path, "a", model("actors.models:plain_cnn", width=1, stem_stride=1, taps={"t": "stage1"}))
     assert one.shapes["t"] == (1, 8, 8)
     assert request(one, ATTENTION) == TeacherRequest("a", False, ("t",))
     (there, few), (here, many) = runs(tmp_path, one, ATTENTION)
     assert there == here and few == many
+    assert request(one, replace(ATTENTION, reduce="teacher")).reductions == (MAP_OF_T,)
+
+
+def test_an_argument_of_phi_that_may_change_is_refused(wide):
+    with pytest.raises(ValueError, match=r"^losses.attention.loss.kwargs.exponent: .* got \[2, 3\]; give it that, or"):
+        request(wide, by_exponent(ATTENTION, [2, 3]))
 
 
 def test_rows_that_a_rule_routes_are_reduced_too(wide):

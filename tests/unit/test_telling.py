@@ -53,6 +53,8 @@ def test_the_values_of_an_epoch_say_how_the_teachers_served():
         "teacher/a/service_ms_median": 50.0,
         "teacher/a/service_ms_p99": 80.0,
         "teacher/a/queue_ms_median": 4.0,
+        "teacher/a/queue_ms_p99": 80.0,
+        "teacher/a/replicas": 2,
         "teacher/a/waited_share": 0.05,
         "teacher/a/bytes_per_sample": 40.0,
         "teacher/a/retries": 0,
