@@ -59,7 +59,7 @@ def test_a_phi_with_an_argument_that_the_loss_lacks_is_refused():
     attach = distils(
         paper="A, 2020", kind="feature", phi=actors.losses.feature.attention_transfer.attention_map, closing=plain
     )
-    with pytest.raises(ValueError, match="^phi: it takes 'exponent', which plain.. lacks; give the loss that too"):
+    with pytest.raises(ValueError, match=r"^phi: it takes 'exponent', which plain.. lacks; give the loss that too"):
         attach(plain)
 
 
