@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -40,7 +42,7 @@ from benchmarks.chaos import survive
 from benchmarks.faults import alive
 from benchmarks.interposed import Interposed
 from tests.cluster.nets import Fatal, SeekingDigits, Slow, Stateful
-from tests.cluster.runs import wait_for
+from tests.cluster.runs import ROOT, wait_for
 
 DATA = DataSpec(
     train=ImportSpec("actors.datasets:Digits"),
@@ -262,6 +264,11 @@ def test_the_controller_may_die_or_hang_as_well(teachers, start, tmp_path, undis
     wait_for(lambda: not alive(first))
     pool.wish("mlp", 1)
     wait_for(lambda: len(pids_of(pool, "mlp")) == 2)
+
+
+def test_answers_of_another_node_are_on_their_way_before_they_are_waited_for():
+    done = subprocess.run([sys.executable, "-m", "tests.cluster.two_nodes"], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "{16000000} asked twice 0 lost 0\n", done.stderr
 
 
 def test_bad_knowledge_names_teacher_ids_and_tap(teachers, start, tmp_path):

@@ -77,54 +77,67 @@ def end_of(folder: Path) -> tuple[str, list[int]]:
     return sha256(folder / "student.safetensors"), [record["epoch"] for record in history]
 
 
-@pytest.mark.parametrize("num_workers", [1, 3])
-def test_a_killed_worker_and_a_killed_driver_change_nothing(storage, undisturbed, num_workers):
-    expected = end_of(undisturbed(num_workers))
-    shared_before = set(Path("/dev/shm").iterdir())
-    driver = start(*settings(storage, f"killed-{num_workers}", num_workers, send=num_workers == 3))
-    killed = run_folder(storage, f"killed-{num_workers}")
-    wait_for(lambda: steps_done(killed) >= 20)
-    worker = student_workers(driver.pid)[-1]
-    kill(worker.pid)
-    at_death = steps_done(killed)
-    wait_for(lambda: steps_done(killed) > at_death + 10)
-    assert worker.pid not in [process.pid for process in student_workers(driver.pid)]
-    session = {process.pid for process in psutil.Process(driver.pid).children(recursive=True)}
+def test_a_killed_worker_and_a_killed_driver_change_nothing(storage, undisturbed):
+    expected = end_of(undisturbed(1))
+    driver = start(*settings(storage, "killed-1", 1))
+    folder = run_folder(storage, "killed-1")
+    kill_a_worker(driver, folder, at_step=20)
     kill(driver.pid)
     driver.wait()
-    assert steps_done(killed) < EPOCHS * STEPS_PER_EPOCH, "the run was over before it could be killed"
+    assert steps_done(folder) < EPOCHS * STEPS_PER_EPOCH, "the run was over before it could be killed"
 
-    finish("--resume", str(killed))
+    finish("--resume", str(folder))
 
-    assert end_of(killed) == expected
-    assert expected[1] == list(range(EPOCHS))
-    # Two processes of Ray's own try for a minute to say that the cluster is gone.
-    wait_for(lambda: not [pid for pid in session if psutil.pid_exists(pid)], seconds=90)
-    assert not [path for path in Path("/dev/shm").iterdir() if path not in shared_before]
-    if num_workers == 3:
-        assert_tracked_whole(killed, tracking_uri(None, str(storage)), EPOCHS_OF_ALL)
+    assert end_of(folder) == expected and expected[1] == list(range(EPOCHS))
 
 
-def test_ctrl_c_leaves_a_resumable_run_and_nothing_else(storage, undisturbed):
+def test_nor_do_ctrl_c_and_another_kill_with_several_workers_and_a_pool_of_which_nothing_is_left(storage, undisturbed):
     expected = end_of(undisturbed(3))
     shared_before = set(Path("/dev/shm").iterdir())
-    driver = start(*settings(storage, "interrupted", 3))
-    folder = run_folder(storage, "interrupted")
-    wait_for(lambda: steps_done(folder) >= 2)
-    session = {process.pid for process in psutil.Process(driver.pid).children(recursive=True)}
-    assert len(session) > 5
+    driver = start(*settings(storage, "killed-3", 3, send=True))
+    folder = run_folder(storage, "killed-3")
+    kill_a_worker(driver, folder, at_step=10)
+    session = session_of(driver)
     kill(driver.pid, signal.SIGINT)
     output = driver.communicate(timeout=60)[0].decode()
 
     assert driver.returncode == 130, output
-    assert f"go on with: collegium run --resume {folder}" in output
-    assert "Traceback" not in output
+    assert f"go on with: collegium run --resume {folder}" in output and "Traceback" not in output
     wait_for(lambda: not [pid for pid in session if psutil.pid_exists(pid)], seconds=30)
-    assert not [path for path in Path("/dev/shm").iterdir() if path not in shared_before]
+    assert not set(Path("/dev/shm").iterdir()) - shared_before
+
+    interrupted_at = steps_done(folder)
+    driver = start("--resume", str(folder))
+    wait_for(lambda: steps_done(folder) > interrupted_at + 10)
+    session = session_of(driver)
+    kill(driver.pid)
+    driver.wait()
+    assert steps_done(folder) < EPOCHS * STEPS_PER_EPOCH, "the run was over before it could be killed"
 
     finish("--resume", str(folder))
 
-    assert end_of(folder) == expected
+    assert end_of(folder) == expected and expected[1] == list(range(EPOCHS))
+    assert_tracked_whole(folder, tracking_uri(None, str(storage)), EPOCHS_OF_ALL)
+    # Two processes of Ray's own try for a minute to say that the cluster is gone.
+    wait_for(lambda: not [pid for pid in session if psutil.pid_exists(pid)], seconds=90)
+    assert not set(Path("/dev/shm").iterdir()) - shared_before
+
+
+def kill_a_worker(driver: subprocess.Popen, folder: Path, at_step: int) -> None:
+    """And waits until another has taken its place."""
+    wait_for(lambda: steps_done(folder) >= at_step)
+    worker = student_workers(driver.pid)[-1]
+    kill(worker.pid)
+    at_death = steps_done(folder)
+    wait_for(lambda: steps_done(folder) > at_death + 10)
+    assert worker.pid not in [process.pid for process in student_workers(driver.pid)]
+
+
+def session_of(driver: subprocess.Popen) -> set[int]:
+    """The processes that it has started, and they others."""
+    session = {process.pid for process in psutil.Process(driver.pid).children(recursive=True)}
+    assert len(session) > 5
+    return session
 
 
 def test_a_cluster_may_be_started_outside_of_the_main_thread():
