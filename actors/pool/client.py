@@ -22,7 +22,7 @@ class PoolClient:
     def __init__(self, handle: PoolHandle, rank: int = 0) -> None:
         self.log = ServingLog()
         self._handle = handle
-        self._dispatch = Dispatch(handle, rank, self.log)
+        self._dispatch = Dispatch(handle, rank)
         self._open: dict[str, Errand] = {}
         self._calls = CallSize()
         self._asked = 0
@@ -72,6 +72,8 @@ class PoolClient:
                 self._dispatch.send(self._open.pop(host))
         for errand in dict.fromkeys(errand for errand, _, _ in places):
             self._await(errand)
+            while errand.served:
+                self.log.answer(errand.served.pop(0))
         return [unpack(errand.reply[0].answers[place][number]) for errand, place, number in places]
 
     def _await(self, errand: Errand) -> None:

@@ -18,7 +18,6 @@ from actors.pool.errand import Attempt, Errand
 from actors.pool.exchange import Exchange
 from actors.pool.members import Members, PoolHandle, Replica
 from actors.pool.replica import Reply
-from actors.serving import ServingLog
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +27,8 @@ CAUSES_NAMED = 3
 class Dispatch:
     """Of one client. `strays`: attempts whose errand somebody else has done, kept until they end."""
 
-    def __init__(self, handle: PoolHandle, rank: int, log: ServingLog) -> None:
+    def __init__(self, handle: PoolHandle, rank: int) -> None:
         self._most_s = handle.answer_timeout_s
-        self._log = log
         self._teachers_of = handle.teachers_of
         self._exchange = Exchange(handle, rank)
         self._routers = {host: Router(rank) for host in handle.hosts.values()}
@@ -148,8 +146,7 @@ class Dispatch:
         errand.reply.append(reply)
         self._under_way.discard(errand)
         self._strays += [(other, errand.batches) for other in errand.attempts if other is not attempt]
-        for served in reply.served(attempt.replica.number, errand.tries + len(errand.attempts) - 1):
-            self._log.answer(served)
+        errand.served += reply.served(attempt.replica.number, errand.tries + len(errand.attempts) - 1)
 
     def _fail(self, errand: Errand, failure: KnowledgeError | TeacherLostError) -> None:
         """Told when it is its turn."""

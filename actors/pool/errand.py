@@ -13,6 +13,7 @@ from actors.policies.failure import ONE_ACCIDENT_S
 from actors.pool.members import Replica
 from actors.pool.parcel import Parcel
 from actors.pool.replica import Asked, Reply
+from actors.serving import Served
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Errand:
     """`opened`: the number of the client's first batch in it; `parcels`: with the pixels, where these are sent;
     `attempts`: those under way; `tries`: how often a replica was asked in vain; `accidents`: by how many of these it
     was lost, counted from the first of each; `hedged`: whether a second was asked because the first was late; `reply`
-    or `failure`: once there is one."""
+    or `failure`: once there is one; `served`: how, until it is told."""
 
     host: str
     opened: int
@@ -43,6 +44,7 @@ class Errand:
     hedged: bool = False
     reply: list[Reply] = field(default_factory=list)
     failure: list[KnowledgeError | TeacherLostError] = field(default_factory=list)
+    served: list[Served] = field(default_factory=list)
 
     @property
     def batches(self) -> int:

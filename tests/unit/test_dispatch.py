@@ -6,7 +6,6 @@ import actors.pool.dispatch
 import actors.pool.exchange
 from actors.errors import KnowledgeError, TeacherLostError
 from actors.pool.dispatch import Dispatch
-from actors.serving import ServingLog
 from tests.unit.fake_cluster import FakeCluster, FakeController, errand, raised_there
 
 
@@ -20,7 +19,7 @@ def cluster(monkeypatch) -> FakeCluster:
 
 
 def dispatch_to(cluster: FakeCluster, *numbers: int) -> Dispatch:
-    return Dispatch(cluster.handle(*numbers), 0, ServingLog())
+    return Dispatch(cluster.handle(*numbers), 0)
 
 
 def asked(dispatch: Dispatch, first: int, count: int) -> list:
