@@ -8,7 +8,6 @@ import json
 import signal
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import psutil
@@ -18,6 +17,7 @@ from orchestrator.tracking.tracker import tracking_uri
 from tests.cluster.runs import (
     RECIPE,
     ROOT,
+    SOON_S,
     finish,
     kill,
     run_folder,
@@ -41,16 +41,15 @@ def storage(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
-@pytest.fixture(scope="module")
-def undisturbed(storage):
-    """The folder of a run with so many workers that nothing disturbed."""
-
-    @cache
-    def folder(num_workers: int) -> Path:
-        finish(*settings(storage, f"undisturbed-{num_workers}", num_workers))
-        return run_folder(storage, f"undisturbed-{num_workers}")
-
-    return folder
+@pytest.fixture(scope="module", autouse=True)
+def sessions():
+    """The processes of drivers that were killed; in the end none is left, nor is shared memory. Two of Ray's own try
+    for a minute to say that their cluster is gone: meanwhile other tests run."""
+    shared_before = set(Path("/dev/shm").iterdir())
+    killed: list[set[int]] = []
+    yield killed
+    wait_for(lambda: not [pid for session in killed for pid in session if psutil.pid_exists(pid)], seconds=90)
+    assert killed and not set(Path("/dev/shm").iterdir()) - shared_before
 
 
 def settings(storage: Path, name: str, num_workers: int, send: bool = False) -> list[str]:
@@ -71,29 +70,15 @@ def settings(storage: Path, name: str, num_workers: int, send: bool = False) -> 
     ]
 
 
-def end_of(folder: Path) -> tuple[str, list[int]]:
-    """The hash of the student and the epochs of its history."""
+def end_of(folder: Path) -> str:
+    """The hash of the student; each epoch is in its history once."""
     history = json.loads((folder / "rungs/student/outcome.json").read_text())["history"]
-    return sha256(folder / "student.safetensors"), [record["epoch"] for record in history]
+    assert [record["epoch"] for record in history] == list(range(EPOCHS))
+    return sha256(folder / "student.safetensors")
 
 
-def test_a_killed_worker_and_a_killed_driver_change_nothing(storage, undisturbed):
-    expected = end_of(undisturbed(1))
-    driver = start(*settings(storage, "killed-1", 1))
-    folder = run_folder(storage, "killed-1")
-    kill_a_worker(driver, folder, at_step=20)
-    kill(driver.pid)
-    driver.wait()
-    assert steps_done(folder) < EPOCHS * STEPS_PER_EPOCH, "the run was over before it could be killed"
-
-    finish("--resume", str(folder))
-
-    assert end_of(folder) == expected and expected[1] == list(range(EPOCHS))
-
-
-def test_nor_do_ctrl_c_and_another_kill_with_several_workers_and_a_pool_of_which_nothing_is_left(storage, undisturbed):
-    expected = end_of(undisturbed(2))
-    shared_before = set(Path("/dev/shm").iterdir())
+def test_ctrl_c_and_kills_change_nothing_with_several_workers_and_a_pool(storage, sessions):
+    undisturbed = start(*settings(storage, "undisturbed-2", 2))
     driver = start(*settings(storage, "killed-2", 2, send=True))
     folder = run_folder(storage, "killed-2")
     kill_a_worker(driver, folder, at_step=10)
@@ -104,23 +89,42 @@ def test_nor_do_ctrl_c_and_another_kill_with_several_workers_and_a_pool_of_which
     assert driver.returncode == 130, output
     assert f"go on with: collegium run --resume {folder}" in output and "Traceback" not in output
     wait_for(lambda: not [pid for pid in session if psutil.pid_exists(pid)], seconds=30)
-    assert not set(Path("/dev/shm").iterdir()) - shared_before
 
     interrupted_at = steps_done(folder)
     driver = start("--resume", str(folder))
     wait_for(lambda: steps_done(folder) > interrupted_at + 10)
-    session = session_of(driver)
-    kill(driver.pid)
-    driver.wait()
-    assert steps_done(folder) < EPOCHS * STEPS_PER_EPOCH, "the run was over before it could be killed"
+    sessions.append(session_of(driver))
+    kill_driver(driver, folder)
 
     finish("--resume", str(folder))
 
-    assert end_of(folder) == expected and expected[1] == list(range(EPOCHS))
+    assert end_of(folder) == end_of(ended(undisturbed, storage, "undisturbed-2"))
     assert_tracked_whole(folder, tracking_uri(None, str(storage)), EPOCHS_OF_ALL)
-    # Two processes of Ray's own try for a minute to say that the cluster is gone.
-    wait_for(lambda: not [pid for pid in session if psutil.pid_exists(pid)], seconds=90)
-    assert not set(Path("/dev/shm").iterdir()) - shared_before
+
+
+def test_kills_change_nothing_with_one_worker(storage):
+    undisturbed = start(*settings(storage, "undisturbed-1", 1))
+    driver = start(*settings(storage, "killed-1", 1))
+    folder = run_folder(storage, "killed-1")
+    kill_a_worker(driver, folder, at_step=20)
+    kill_driver(driver, folder)
+
+    finish("--resume", str(folder))
+
+    assert end_of(folder) == end_of(ended(undisturbed, storage, "undisturbed-1"))
+
+
+def ended(driver: subprocess.Popen, storage: Path, name: str) -> Path:
+    """The folder of a run that nothing disturbed and that went on beside."""
+    output = driver.communicate(timeout=SOON_S)[0].decode()
+    assert driver.returncode == 0, output
+    return run_folder(storage, name)
+
+
+def kill_driver(driver: subprocess.Popen, folder: Path) -> None:
+    kill(driver.pid)
+    driver.wait()
+    assert steps_done(folder) < EPOCHS * STEPS_PER_EPOCH, "the run was over before it could be killed"
 
 
 def kill_a_worker(driver: subprocess.Popen, folder: Path, at_step: int) -> None:
