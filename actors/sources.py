@@ -105,6 +105,7 @@ class LocalTeachers:
         refuse_unbounded(knowledge, ids)
         seconds = time.perf_counter() - start
         self.log.answer(Served(request.teacher, LOCAL, len(ids), knowledge.num_bytes, seconds, 0.0, began, 0))
+        self.log.waited(request.teacher, began, seconds)
         return knowledge
 
 

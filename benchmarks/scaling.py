@@ -74,6 +74,7 @@ def scaled(dataset: Fashion, folder: Path, arguments: argparse.Namespace) -> lis
     """For each number of replicas and of workers."""
     asking: Any = ray.remote(Asking)
     workers = [asking.options(num_cpus=0).remote(arguments.window) for _ in range(max(arguments.workers))]
+    ray.get([worker.__ray_ready__.remote() for worker in workers])
     answer_s = arguments.answer_ms / 1000
     rows = []
     for replicas in arguments.replicas:

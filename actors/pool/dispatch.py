@@ -22,6 +22,7 @@ from actors.pool.replica import Reply
 logger = logging.getLogger(__name__)
 
 CAUSES_NAMED = 3
+LOOKS_ROUND_EACH_S = 1.0
 
 
 class Dispatch:
@@ -94,10 +95,14 @@ class Dispatch:
         return {attempt.reference: (errand, attempt) for errand in self._under_way for attempt in errand.attempts}
 
     def _await_answer(self, errand: Errand) -> None:
-        """Waits until something is to be done, for this errand or another."""
-        timeout_s = max(0.0, self._due_s(errand) - time.monotonic())
-        ray.wait(list(self._asked()), num_returns=1, timeout=timeout_s)
-        self.look_round()
+        """Waits until something is to be done, for this errand or another; for news too, where that takes long."""
+        asked = self._asked()
+        timeout_s = min(LOOKS_ROUND_EACH_S, max(0.0, self._due_s(errand) - time.monotonic()))
+        ready, _ = ray.wait(list(asked), num_returns=1, timeout=timeout_s)
+        for one, attempt in map(asked.__getitem__, ready):
+            self._take(one, attempt)
+        if not ready:
+            self.look_round()
         if errand in self._under_way and errand.attempts and self._due_s(errand) <= time.monotonic():
             self._decide(errand)
 

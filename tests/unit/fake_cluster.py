@@ -11,7 +11,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from actors.knowledge import TeacherRequest
 from actors.pool.controller import PoolController
 from actors.pool.errand import Errand
-from actors.pool.members import Members, PoolHandle
+from actors.pool.members import Members, PoolHandle, Replica
 from actors.pool.replica import Asked
 
 WHERE = ("pool", "tests")
@@ -74,10 +74,10 @@ class FakeCluster:
     def add(self, number: int, seconds: float = 0.05, fails: Exception | None = None, elsewhere: bool = False) -> None:
         self.replicas[number] = FakeReplica(self, seconds, fails, elsewhere)
 
-    def publish(self, *numbers: int, failed: str = "") -> Members:
+    def publish(self, *numbers: int, failed: str = "", lost: dict[Replica, str] | None = None) -> Members:
         self._version += 1
         serving = {"t": {number: self.replicas[number] for number in numbers}}
-        members = Members(self._version, serving, failed={"t": failed} if failed else {})
+        members = Members(self._version, serving, lost or {}, failed={"t": failed} if failed else {})
         self.controller.real.publish(members)
         return members
 

@@ -63,6 +63,40 @@ def test_in_a_terminal_there_is_a_table_while_a_rung_trains_and_a_line_when_it_i
     assert "images/s" in text and "8/8" in text and "91.23%" in text
 
 
+SUMMARY = {
+    "seconds": 2.0,
+    "rows": 500,
+    "images_per_s": 250.0,
+    "service_ms": {"median": 12.3, "p99": 1500.0},
+    "queue_ms": {"median": 0.5, "p99": 2.0},
+    "waited_s": 0.1,
+    "waited_share": 0.05,
+    "bytes_per_sample": 40.0,
+    "retries": 1,
+    "replicas": 2,
+}
+
+
+def test_a_rung_that_is_done_says_how_it_was_served_over_all_epochs_by_teacher_and_worker():
+    two_workers = {"serving": [{"wide": SUMMARY}, {"wide": {**SUMMARY, "replicas": 3}}]}
+    earlier = progress(epoch=6, record=two_workers)
+    lines = shown(
+        earlier, progress(epoch=7, record=two_workers), progress("alone", 7, record={"serving": []}), width=140
+    )
+    served = [" ".join(line.split()) for line in lines.splitlines()]
+    assert served[2:-1] == [
+        "taught by replicas images/s answer (p99) queue (p99) waited a sample asked again",
+        "student wide 3 500 12.3 ms (1.5 s) 0.5 ms (2 ms) 5.0 % 40 B 4",
+        "worker 0 2 250 12.3 ms (1.5 s) 0.5 ms (2 ms) 5.0 % 40 B 2",
+        "worker 1 3 250 12.3 ms (1.5 s) 0.5 ms (2 ms) 5.0 % 40 B 2",
+    ]
+
+
+def test_in_a_terminal_the_latest_epoch_says_so_while_the_rung_trains():
+    text = shown(progress(record={"serving": [{"wide": SUMMARY}]}), progress(epoch=2, step=3), width=200, terminal=True)
+    assert "asked again" in text and "12.3 ms (1.5 s)" in text
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
