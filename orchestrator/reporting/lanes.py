@@ -212,7 +212,7 @@ def _rule(panel: Axes, epoch: Epoch, between: Span) -> None:
     panel.set_yticks(middles, [shortened(lane.name, 24) for lane in epoch.lanes])
     panel.grid(visible=False, axis="y")
     panel.tick_params(axis="y", length=0, labelsize=10)
-    panel.set_xlabel("seconds since the first span")
+    panel.set_xlabel("seconds since the first step")
     for row, lane in epoch.rows:
         if lane.opens_group:
             panel.axhline(row, color=PAINT["faint"], linewidth=0.8)
