@@ -70,16 +70,6 @@ class Given:
         return self._knowledge
 
 
-class Later:
-    """An answer that is made while the student stands and waits for it."""
-
-    def __init__(self, make: Callable[[], list[Knowledge]]) -> None:
-        self._make = make
-
-    def result(self) -> list[Knowledge]:
-        return self._make()
-
-
 class LocalTeachers:
     """Teachers in the student's own process, one after the other."""
 
@@ -93,10 +83,10 @@ class LocalTeachers:
     def load(cls, specs: Sequence[TeacherSpec], device: torch.device | None = None) -> LocalTeachers:
         return cls({spec.name: Teacher(spec, device) for spec in specs})
 
-    def ask(self, batch: Batch, request: KnowledgeRequest) -> Later:
-        return Later(lambda: [self._answer(batch, one) for one in request])
-
     @torch.no_grad()
+    def ask(self, batch: Batch, request: KnowledgeRequest) -> Given:
+        return Given([self._answer(batch, one) for one in request])
+
     def _answer(self, batch: Batch, request: TeacherRequest) -> Knowledge:
         began, start = time.time(), time.perf_counter()
         inputs = {name: at_rows(tensor, request.rows) for name, tensor in batch.inputs.items()}

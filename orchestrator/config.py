@@ -18,9 +18,9 @@ from orchestrator.fields import (
     Key,
     LocalPath,
     NaturalInt,
-    Patience,
     Section,
     TeacherName,
+    Timeout,
     each_filled,
 )
 from orchestrator.loss_config import LossConfig, with_flat_losses
@@ -44,9 +44,9 @@ class ExperimentConfig(Section):
     """A local folder for runs and trained models."""
     source: Literal["pool", "local"] = "pool"
     """Where teachers work: a pool of Ray actors, or the student's own process."""
-    answer_timeout_s: Patience | None = Field(default=None, validate_default=True)
-    """The longest that one replica's answer, or a first replica, is waited for, in seconds; null: 300. A replica that
-    is late by its own history is replaced long before."""
+    answer_timeout_s: Timeout | None = Field(default=None, validate_default=True)
+    """The longest that one replica's answer, or another replica where none is left, is waited for, in seconds; null:
+    300. A replica that is late by its own history is replaced long before."""
     inputs: Literal["auto", "sent", "derived"] | None = Field(default=None, validate_default=True)
     """What a pool is sent: the student's pixels (`sent`), or ids and views, from which every teacher builds the same
     pixels (`derived`); `auto`: what costs less. Null: auto."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from statistics import mean
@@ -85,13 +85,15 @@ class Experiment:
         plan = self.check()
         plan.refuse_if_elsewhere()
         view = view or LiveView()
-        with connected(address, plan.side_by_side) as resources:
+        begun = Folder(str(Path(resume).resolve())) if resume else None
+        with alone(begun) if begun else nullcontext(), connected(address, plan.side_by_side) as resources:
             plan.refuse_if_larger(resources)
-            folder = Folder(str(Path(resume).resolve())) if resume else self._new_folder()
+            folder = begun or self._new_folder()
             if not folder.has(CONFIG_FILE):
                 folder.write(CONFIG_FILE, self.config.to_yaml().encode())
             view.say(f"run {folder}")
-            with alone(folder), announced(folder, address) as namespace, self._tracker(folder, view) as tracker:
+            held = nullcontext() if begun else alone(folder)
+            with held, announced(folder, address) as namespace, self._tracker(folder, view) as tracker:
                 return self._tracked(folder, view, tracker, namespace, started)
 
     def _tracked(

@@ -150,6 +150,6 @@ Names = Annotated[
 Window = Annotated[NaturalInt | Literal["auto"], expects("an integer of at least 0 or `auto`")]
 Chunk = Annotated[Annotated[_Int, Field(ge=1, le=2**20)] | Literal["auto"], expects("1 to 1048576 rows or `auto`")]
 Threads = Annotated[_Int, Field(ge=1, le=1024), expects("1 to 1024 threads")]
-Patience = Annotated[_Float, Field(ge=1), expects("at least 1 second")]
+Timeout = Annotated[_Float, Field(ge=1, le=1e6), expects("1 to 1000000 seconds")]
 Gpus = Annotated[_Float, Field(ge=0), expects("a number of at least 0"), AfterValidator(_whole_or_part)]
 NumViews = Annotated[PositiveInt | Literal["fresh"], expects("a positive integer or `fresh`")]

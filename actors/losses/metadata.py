@@ -67,7 +67,7 @@ def distils(
     metadata = LossMetadata(paper, kind, needs, aligns, phi, closing, zero_at_equality)
 
     def attach(loss: LossFunction) -> LossFunction:
-        for name in () if phi is None else _keywords(phi):
+        for name in () if phi is None else _arguments(phi):
             if name not in inspect.signature(loss).parameters:
                 raise ValueError(f"phi: it takes {name!r}, which {loss.__qualname__}() lacks; give the loss that too")
         setattr(loss, ATTRIBUTE, metadata)
@@ -86,6 +86,17 @@ def phi_kwargs(loss: Callable[..., Any], phi: Callable[..., Tensor], kwargs: Map
     """What a loss that is called with `kwargs` gives to its phi: the arguments of phi's names, or their defaults."""
     defaults = inspect.signature(loss).parameters
     return {name: kwargs.get(name, defaults[name].default) for name in _keywords(phi)}
+
+
+def _arguments(phi: Callable[..., Tensor]) -> list[str]:
+    """The keyword arguments of a phi. Raises ValueError where it has others that are not tensors."""
+    try:
+        parameters = inspect.signature(phi).parameters.values()
+    except ValueError as error:
+        raise ValueError(f"phi: {phi!r} does not say its arguments; wrap it in a function of your own") from error
+    if others := [one.name for one in parameters if one.kind is not one.KEYWORD_ONLY and one.default is not one.empty]:
+        raise ValueError(f"phi: its argument {others[0]!r} must be keyword-only, after a *, to be found in the loss's")
+    return _keywords(phi)
 
 
 def _keywords(phi: Callable[..., Tensor]) -> list[str]:

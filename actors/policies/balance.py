@@ -54,9 +54,9 @@ class Router:
         """Forgets all others."""
         self.loads = {number: self.loads.get(number) or Load() for number in replicas}
 
-    def choose(self, batches: int, shunned: Collection[int] = ()) -> int | None:
-        """The replica to ask about so many batches; None where there is none but the `shunned`."""
-        numbers = [number for number in self.loads if number not in shunned]
+    def choose(self, batches: int) -> int | None:
+        """The replica to ask about so many batches; None where there is none."""
+        numbers = list(self.loads)
         if not numbers:
             return None
         known = [load.usual_s for load in self.loads.values() if load.usual_s is not None]
@@ -67,6 +67,11 @@ class Router:
             (*numbers[start:], *numbers[:start]),
             key=lambda number: self._answers_in(number, batches, supposed_s),
         )
+
+    def idle(self, shunned: Collection[int] = ()) -> list[int]:
+        """Those who owe this client nothing, the fastest first."""
+        idle = [number for number, load in self.loads.items() if not load.own and number not in shunned]
+        return sorted(idle, key=lambda number: self.loads[number].usual_s or 0.0)
 
     def _answers_in(self, number: int, batches: int, supposed_s: float) -> float:
         load = self.loads[number]

@@ -84,7 +84,6 @@ class PoolClient:
         waited_s = time.perf_counter() - start
         if waited_s > NO_WAIT_S:
             self.log.waited(reply.slowest, began, waited_s)
-            self._dispatch.waited(errand.host, waited_s)
 
 
 Place = tuple[Errand, int, int]

@@ -23,7 +23,7 @@ class Wish:
 @dataclass
 class Told:
     """What clients told since the owner last asked. `waited_s`: seconds by host, of all clients; `clients`: those that
-    were heard of; `lost`: replicas with their causes."""
+    were ever heard of; `lost`: replicas with their causes."""
 
     waited_s: dict[str, float] = field(default_factory=dict)
     clients: set[int] = field(default_factory=set)
@@ -66,7 +66,7 @@ class PoolController:
         """For the owner, who says how its hosts are: the version of the members here, and what was told since the last
         call."""
         self._hosts = hosts
-        told, self._told = self._told, Told()
+        told, self._told = self._told, Told(clients=set(self._told.clients))
         return self._members.version, told
 
     def publish(self, members: Members) -> None:

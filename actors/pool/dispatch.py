@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import pickle
 import time
+from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -17,16 +18,18 @@ from actors.policies.lateness import Patience, patience
 from actors.pool.errand import Attempt, Errand
 from actors.pool.exchange import Exchange
 from actors.pool.members import Members, PoolHandle, Replica
-from actors.pool.replica import Reply
+from actors.pool.replica import CONTROL, Reply
 
 logger = logging.getLogger(__name__)
 
 CAUSES_NAMED = 3
 LOOKS_ROUND_EACH_S = 1.0
+SAYS_WITHIN_S = 3.0
 
 
 class Dispatch:
-    """Of one client. `strays`: attempts whose errand somebody else has done, kept until they end."""
+    """Of one client. `strays`: attempts whose errand somebody else has done, kept until they end; `lived`: when one
+    that was suspected said that it works, and how many batches it had judged by then."""
 
     def __init__(self, handle: PoolHandle, rank: int) -> None:
         self._most_s = handle.answer_timeout_s
@@ -36,21 +39,21 @@ class Dispatch:
         self._lost: dict[Replica, str] = {}
         self._under_way: set[Errand] = set()
         self._strays: list[tuple[Attempt, int]] = []
+        self._lived: dict[Replica, tuple[float, int]] = {}
         self._meet(handle.members)
 
     def replicas(self, host: str) -> int:
         return len(self._routers[host].loads)
 
-    def waited(self, host: str, seconds: float) -> None:
-        self._exchange.waited(host, seconds)
-
     def send(self, errand: Errand) -> None:
-        """Asks somebody who is not asked already; nobody, where there is none."""
+        """Asks the best; nobody, where there is none."""
         self._under_way.add(errand)
+        number = self._routers[errand.host].choose(errand.batches)
+        if number is not None:
+            self._ask(errand, number)
+
+    def _ask(self, errand: Errand, number: int) -> None:
         router = self._routers[errand.host]
-        number = router.choose(errand.batches, {attempt.replica.number for attempt in errand.attempts})
-        if number is None:
-            return
         actor = self._exchange.members.serving[errand.host][number]
         ahead = router.sent(number, errand.batches)
         parcels = [parcel.sent() for parcel in errand.parcels]
@@ -61,13 +64,14 @@ class Dispatch:
         """Waits until somebody has answered; raises what it came to where that is no answer."""
         unserved_s = 0.0
         while not (errand.reply or errand.failure):
-            if errand.attempts:
+            start_s, is_asked = time.monotonic(), bool(errand.attempts)
+            if is_asked:
                 self._await_answer(errand)
-                unserved_s = 0.0
             else:
-                start_s = time.monotonic()
                 self._await_replica(errand, unserved_s)
-                unserved_s += time.monotonic() - start_s
+            waited_s = time.monotonic() - start_s
+            unserved_s = 0.0 if is_asked else unserved_s + waited_s
+            self._exchange.waited(errand.host, waited_s)
         if errand.failure:
             raise errand.failure[0]
         return errand.reply[0]
@@ -89,7 +93,7 @@ class Dispatch:
                 self._strays.remove((stray, batches))
                 self._settle_stray(stray, batches)
             elif self._lost_s(stray) <= time.monotonic():
-                self._lose(stray, _silence(stray))
+                self._suspect(stray)
 
     def _asked(self) -> dict[ray.ObjectRef, tuple[Errand, Attempt]]:
         return {attempt.reference: (errand, attempt) for errand in self._under_way for attempt in errand.attempts}
@@ -112,19 +116,36 @@ class Dispatch:
         if elsewhere := ended([attempt.reference for attempt in errand.attempts]):
             self._take(*self._asked()[elsewhere[0]])
         elif lost:
-            self._lose(lost[0], _silence(lost[0]))
+            self._suspect(lost[0])
         else:
-            errand.hedged = True
-            self.send(errand)
+            self._ask(errand, self._idle(errand)[0])
 
     def _due_s(self, errand: Errand) -> float:
-        """When a decision falls due, monotonic."""
-        first = errand.attempts[0]
-        late = [] if errand.hedged else [first.asked_s + self._patience(first).late_s]
+        """When a decision falls due, monotonic: whom to ask as well, as long as somebody has nothing else to do; or
+        whom to give up."""
+        latest = errand.attempts[-1]
+        late = [latest.asked_s + self._patience(latest).late_s] if self._idle(errand) else []
         return min([*late, *map(self._lost_s, errand.attempts)])
 
+    def _idle(self, errand: Errand) -> list[int]:
+        """Who has nothing of ours to answer: one that has is busy rather than quicker than who is late."""
+        return self._routers[errand.host].idle({attempt.replica.number for attempt in errand.attempts})
+
     def _lost_s(self, attempt: Attempt) -> float:
-        return attempt.asked_s + self._patience(attempt).lost_s
+        lived_s, _ = self._lived.get(attempt.replica, (attempt.asked_s, 0))
+        return max(attempt.asked_s, lived_s) + self._patience(attempt).lost_s
+
+    def _suspect(self, attempt: Attempt) -> None:
+        """Its answer is overdue: lost, unless it says that it has judged something since it was last suspected, for
+        others say."""
+        replica, (_, before) = attempt.replica, self._lived.get(attempt.replica, (0.0, -1))
+        actor = self._exchange.members.serving.get(replica.host, {}).get(replica.number)
+        if actor is not None:
+            judged = _judged(actor)
+            if judged is not None and judged > before:
+                self._lived[replica] = (time.monotonic(), judged)
+                return
+        self._lose(attempt, _silence(attempt))
 
     def _patience(self, attempt: Attempt) -> Patience:
         """By what is known now, not when it was asked."""
@@ -198,7 +219,6 @@ class Dispatch:
             text = f"{errand.tries} replicas were lost over one request; {self._causes(errand.host)}"
             self._fail(errand, TeacherLostError(f"teacher {errand.host!r}: {text}", self._teachers_of(errand.host)))
         if decision is Decision.REROUTE:
-            errand.hedged = False
             self.send(errand)
 
     def _causes(self, host: str) -> str:
@@ -217,6 +237,15 @@ def _of_its_code(error: RayTaskError, host: str, teachers: tuple[str, ...]) -> K
     if isinstance(error.cause, KnowledgeError):
         return error.cause
     return TeacherLostError(f"teacher {host!r} failed: {error}", teachers)
+
+
+def _judged(actor: Any) -> int | None:
+    """How many batches it has judged; None where it does not say."""
+    asked = actor.state.options(concurrency_group=CONTROL).remote()
+    try:
+        return ray.get(asked, timeout=SAYS_WITHIN_S)[2]
+    except (RayError, TimeoutError):
+        return None
 
 
 def _silence(attempt: Attempt) -> str:

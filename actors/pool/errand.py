@@ -30,7 +30,7 @@ class Attempt:
 class Errand:
     """`opened`: the number of the client's first batch in it; `parcels`: with the pixels, where these are sent;
     `attempts`: those under way; `tries`: how often a replica was asked in vain; `accidents`: by how many of these it
-    was lost, counted from the first of each; `hedged`: whether a second was asked because the first was late; `reply`
+    was lost, counted from the first of each; `reply`
     or `failure`: once there is one; `served`: how, until it is told."""
 
     host: str
@@ -41,7 +41,6 @@ class Errand:
     tries: int = 0
     accidents: int = 0
     struck_s: float = -inf
-    hedged: bool = False
     reply: list[Reply] = field(default_factory=list)
     failure: list[KnowledgeError | TeacherLostError] = field(default_factory=list)
     served: list[Served] = field(default_factory=list)

@@ -45,7 +45,7 @@ class Exchange:
             ready, self._under_way = ray.wait(self._under_way, num_returns=len(self._under_way), timeout=0)
             if news := self._newest(ready):
                 return news
-        if time.monotonic() - self._called_s > EACH_S:
+        if not self._under_way and time.monotonic() - self._called_s > EACH_S:
             self._call()
         return None
 
@@ -82,7 +82,7 @@ class Exchange:
     def _find(self) -> None:
         """Its owner puts another in the place of a controller that is gone."""
         try:
-            self._controller = _awaited(self._where)
+            self._controller = ray.get_actor(*self._where)
         except ValueError:
             logger.info("the pool has no controller at the moment")
 

@@ -12,18 +12,17 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from actors.policies.failure import pause_before_start_s
+from actors.policies.failure import ONE_ACCIDENT_S, pause_before_start_s
 from actors.policies.scaling import TICKS_TO_SHRINK, Demand, change
 from actors.pool.chronicle import Chronicle
 from actors.pool.members import HostStatus, Replica
-from actors.pool.replica import TeacherActor
+from actors.pool.replica import CONTROL, TeacherActor
 from actors.specs import DataSpec, TeacherSpec
 
 logger = logging.getLogger(__name__)
 
 CALLS_AT_ONCE = 8
 PULSE_S = 1.0
-CONTROL = "control"
 LEAVES_WITHIN_S = 60.0
 QUIET_FOR_S = 1.0
 
@@ -54,7 +53,7 @@ class Kept:
         if not ready:
             return
         if ready != [self.loaded]:
-            self.present, busy_s = ray.get(ready[0])
+            self.present, busy_s, _ = ray.get(ready[0])
             self.busy = (busy_s - self._busy_s) / (self._asked_s - self.felt_s)
             self._busy_s, self.felt_s = busy_s, self._asked_s
         self._pulse, self._asked_s = [self.actor.state.options(concurrency_group=CONTROL).remote()], now_s
@@ -112,7 +111,7 @@ class Host:
         busy = [kept.busy for kept in self.serving.values()]
         self._demands = [*self._demands[-TICKS_TO_SHRINK:], Demand(waited, sum(busy) / max(1, len(busy)))]
         by = change(self._demands, self._wanted, self._fewest, self._most)
-        if by < 0 or (by > 0 and not self.starting):
+        if by < 0 or (by > 0 and not self.starting and not self.failures):
             self._wanted += by
             self._demands = []
             self._say(f"{'grows' if by > 0 else 'shrinks'} to {self._wanted}")
@@ -133,14 +132,15 @@ class Host:
     def welcome(self, timeout_s: float = 0.0) -> None:
         """Those who have loaded their teachers serve."""
         numbers = {kept.loaded: number for number, kept in self.starting.items()}
-        loaded, _ = ray.wait(list(numbers), timeout=timeout_s) if numbers else ([], [])
+        loaded, _ = ray.wait(list(numbers), num_returns=len(numbers), timeout=timeout_s) if numbers else ([], [])
         for reference in loaded:
             kept = self.starting.pop(numbers[reference])
             try:
                 ray.get(reference)
             except RayError as error:
-                self.failures.append(str(error))
-                self._failed_s = time.monotonic()
+                if time.monotonic() - self._failed_s > ONE_ACCIDENT_S:
+                    self.failures.append(str(error))
+                    self._failed_s = time.monotonic()
                 self._say(f"replica {numbers[reference]} could not load: {first_line(error)}")
                 continue
             self.failures.clear()
@@ -164,6 +164,8 @@ class Host:
         if kept := self.serving.pop(number, None):
             ray.kill(kept.actor)
             self.lost[Replica(self.name, number)] = cause
+            if not self.serving:  # what had no room beside the others may have room now
+                self.failures.clear()
             self._chronicle.restart(self.name)
             self._say(f"replica {number} was lost: {cause}")
             logger.warning("teacher %s: replica %d was lost: %s", self.name, number, cause)

@@ -30,6 +30,9 @@ from actors.serving import Served
 from actors.specs import DataSpec, Resources, TeacherSpec
 from actors.teacher import Teacher
 
+CONTROL = "control"
+"""The concurrency group in which a replica says how it is, whatever it computes."""
+
 Pixels = Mapping[str, np.ndarray]
 Built = dict[RowNumbers, tuple[Mapping[str, Tensor], np.ndarray | None]]
 """Of one batch, by the rows that are asked about: named tensors, and the digest of each row where it was built here."""
@@ -97,13 +100,17 @@ class TeacherActor:
         self._building, self._judging = Lock(), Lock()
         self._present: list[int] = []
         self._busy_s = 0.0
+        self._judging_since: list[float] = []
+        self._judged = 0
 
     def pid(self) -> int:
         return os.getpid()
 
-    def state(self) -> tuple[int, float]:
-        """Batches that are still to be answered; seconds of computing so far."""
-        return sum(self._present), self._busy_s
+    def state(self) -> tuple[int, float, int]:
+        """Batches that are still to be answered; seconds of computing so far, the one under way included; batches that
+        were judged."""
+        under_way_s = [time.perf_counter() - start for start in self._judging_since]
+        return sum(self._present), self._busy_s + sum(under_way_s), self._judged
 
     def answer(self, packed: bytes, *parcels: Any) -> tuple[Any, ...]:
         """The fields of a `Reply`. `packed`: a list of `Asked`; `parcels`: with their pixels, where these are sent.
@@ -139,9 +146,14 @@ class TeacherActor:
             spans.append([])
             for request in one.requests:
                 began, start = time.time(), time.perf_counter()
-                answers[-1].append(self._answer(one, request, pixels))
+                self._judging_since = [start]
+                try:
+                    answers[-1].append(self._answer(one, request, pixels))
+                finally:
+                    self._judging_since = []
                 spans[-1].append((began, time.perf_counter() - start))
                 self._busy_s += spans[-1][-1][1]
+            self._judged += 1
         return answers, spans
 
     def _answer(self, asked: Asked, request: TeacherRequest, built: Built) -> Packed:

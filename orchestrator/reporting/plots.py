@@ -167,8 +167,9 @@ def times(rungs: Sequence[Values]) -> Figure:
         svg = as_svg(drawing, "times", f"Where the time went; waiting for knowledge: {waits}")
     speeds = ", ".join(f"{rung['name']} {rung['images_per_s']:,.0f}" for rung in rungs)
     reading = (
-        "Asking is handing requests to the teachers, waiting is standing still for their answers: where that is "
-        f"large, the teachers are the brake. Images per second: {speeds}."
+        "Asking is handing requests to the teachers, or their computing in the student's own process; waiting is "
+        "standing still for their answers: where that is large, the teachers are the brake. "
+        f"Images per second: {speeds}."
     )
     return Figure("Where the time went", reading, svg, [(part, Look(part)) for part in PARTS])
 

@@ -34,6 +34,12 @@ class FakeReplica:
         self._free_s = 0.0
         self.calls: list[Call] = []
         self.answer = SimpleNamespace(remote=self._answer)
+        self.state = SimpleNamespace(options=lambda concurrency_group: SimpleNamespace(remote=self._state))
+        self.is_stopped = False
+
+    def _state(self) -> Call:
+        judged = sum(call.ready_s <= self._cluster.now_s for call in self.calls)
+        return Call((0, 0.0, judged), inf if self.is_stopped else self._cluster.now_s + 0.001)
 
     def _answer(self, packed: bytes) -> Call:
         asked = pickle.loads(packed)
@@ -102,9 +108,11 @@ class FakeCluster:
         found = ready()
         return found, [call for call in calls if call not in found]
 
-    def get(self, call, timeout=None):
-        if call.ready_s > self.now_s:
+    def get(self, call, timeout=inf):
+        if call.ready_s > self.now_s + timeout:
+            self.now_s += timeout
             raise GetTimeoutError("not yet")
+        self.now_s = max(self.now_s, call.ready_s)
         if isinstance(call.outcome, Exception):
             raise call.outcome
         return call.outcome

@@ -79,10 +79,13 @@ def test_a_newcomer_is_asked_and_one_that_left_is_not():
     router.answered(0, 1, 0.05, 0)
 
 
-def test_shunned_replicas_are_not_chosen():
-    router = router_of(0, 1)
-    assert {router.choose(1, shunned={0}) for _ in range(4)} == {1}
-    assert router.choose(1, shunned={0, 1}) is None and router_of().choose(1) is None
+def test_those_who_owe_nothing_may_be_asked_as_well_the_fastest_first():
+    router = router_of(0, 1, 2, 3)
+    for number, seconds in ((0, 0.1), (1, 0.05), (2, 0.2)):
+        answered(router, number, seconds, seconds)
+    router.sent(3, 1)
+    assert router.idle() == [1, 0, 2] and router.idle(shunned={1}) == [0, 2]
+    assert router_of().idle() == [] and router_of().choose(1) is None
 
 
 def answered(router: Router, number: int, *seconds: float) -> None:

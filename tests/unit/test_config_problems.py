@@ -94,7 +94,7 @@ data.train.target=a:b:c
 data.train.kwargs={1: 2}
   data.train.kwargs.1: expected a string, got 1
 answer_timeout_s=0.001
-  answer_timeout_s: expected at least 1 second, got 0.001
+  answer_timeout_s: expected 1 to 1000000 seconds, got 0.001
 teachers.resnet.threads=100000
   teachers.resnet.threads: expected 1 to 1024 threads, got 100000
 teachers.resnet.chunk=1000000000000

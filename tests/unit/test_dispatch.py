@@ -1,5 +1,7 @@
 """Requests find somebody who answers, whoever hangs, dies, fails or comes; on a clock and a cluster of our own."""
 
+import pickle
+
 import pytest
 
 import actors.pool.dispatch
@@ -63,7 +65,7 @@ def test_one_that_hangs_later_is_lost_by_its_own_history_and_others_learn_of_it(
     cluster.add(0, 0.5)
     dispatch = dispatch_to(cluster, 0)
     finished(dispatch, asked(dispatch, 0, 4))
-    cluster.replicas[0].seconds = 1e6
+    cluster.replicas[0].seconds, cluster.replicas[0].is_stopped = 1e6, True
     cluster.add(1, 0.5)
     cluster.publish(0, 1)
     [hanging] = asked(dispatch, 9, 1)
@@ -138,6 +140,73 @@ def test_a_host_without_hope_ends_the_run_with_its_causes(cluster):
     cluster.publish(failed="no new one can be started: no such file")
     with pytest.raises(TeacherLostError, match=r"'t' has no replica left; replica 0: .*killed.*; no new .* such file"):
         finished(dispatch, asked(dispatch, 0, 1))
+
+
+def test_one_whose_queue_is_long_is_not_lost_while_it_works(cluster):
+    cluster.add(0, 0.1)
+    dispatch = dispatch_to(cluster, 0)
+    finished(dispatch, asked(dispatch, 0, 4))
+    others = [errand(100 + number) for number in range(200)]
+    for one in others:  # of other workers: this one does not know of them
+        cluster.replicas[0].answer.remote(pickle.dumps(one.asked))
+    [late] = asked(dispatch, 9, 1)
+    start_s = cluster.now_s
+    dispatch.finish(late)
+    assert cluster.now_s - start_s == pytest.approx(20.1, abs=0.1) and dispatch.replicas("t") == 1
+
+
+def test_one_that_says_it_lives_but_judges_nothing_is_lost(cluster):
+    cluster.add(0, 0.5)
+    dispatch = dispatch_to(cluster, 0)
+    finished(dispatch, asked(dispatch, 0, 4))
+    cluster.replicas[0].seconds = 1e6
+    [hanging] = asked(dispatch, 9, 1)
+    start_s = cluster.now_s
+    for _ in range(24):
+        cluster.sleep(1.0)
+        dispatch.look_round()
+        if hanging.attempts:
+            dispatch._await_answer(hanging)
+    assert not hanging.attempts and dispatch.replicas("t") == 0 and cluster.now_s - start_s < 60
+
+
+def test_busy_replicas_are_not_asked_about_what_others_are_late_with(cluster):
+    for number in (0, 1):
+        cluster.add(number, 0.1)
+    dispatch = dispatch_to(cluster, 0, 1)
+    finished(dispatch, asked(dispatch, 0, 20))
+    for number in (0, 1):
+        for one in range(30):
+            cluster.replicas[number].answer.remote(pickle.dumps(errand(one).asked))
+    before = sum(calls(cluster).values())
+    finished(dispatch, asked(dispatch, 100, 8))
+    assert sum(calls(cluster).values()) - before <= 9
+
+
+def test_a_third_is_asked_where_two_hang(cluster):
+    for number in range(3):
+        cluster.add(number, 0.1)
+    dispatch = dispatch_to(cluster, 0, 1, 2)
+    finished(dispatch, asked(dispatch, 0, 30))
+    for number in (0, 1):
+        cluster.replicas[number].seconds, cluster.replicas[number].is_stopped = 1e6, True
+    errands = asked(dispatch, 50, 3)
+    start_s = cluster.now_s
+    finished(dispatch, errands)
+    assert cluster.now_s - start_s < 3.0
+
+
+def test_waits_are_told_while_they_last(cluster):
+    cluster.add(0, 10.0)
+    dispatch = dispatch_to(cluster, 0)
+    [slow] = asked(dispatch, 0, 1)
+    told = []
+    real = cluster.controller.real.exchange
+    cluster.controller.real.exchange = lambda rank, version, waited, lost: (
+        told.append(sum(waited.values())) or real(rank, version, waited, lost)
+    )
+    dispatch.finish(slow)
+    assert len(told) >= 4 and sum(told) > 7.0
 
 
 def test_an_answer_that_lies_on_another_node_is_taken_not_asked_for_again(cluster):
