@@ -1,9 +1,8 @@
-"""What `actors.pool.dispatch` and `exchange` ask of Ray, on a clock that is moved by waiting: replicas that take a time
-that is given, hang, die or fail, and a real controller."""
+"""What `actors.pool.dispatch`, `exchange` and `hosts` ask of Ray, on a clock that is moved by waiting: replicas that
+take a time that is given, hang, die or fail, and a real controller."""
 
 import pickle
 from math import inf
-from types import SimpleNamespace
 
 import numpy as np
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
@@ -26,6 +25,16 @@ class Call:
         self.outcome, self.ready_s, self.elsewhere = outcome, ready_s, elsewhere
 
 
+class Remote:
+    """A method of an actor."""
+
+    def __init__(self, call) -> None:
+        self.remote = call
+
+    def options(self, **given) -> "Remote":
+        return self
+
+
 class FakeReplica:
     """Answers in order, each batch after `seconds`; `elsewhere`: what it answers never gets here by waiting alone."""
 
@@ -33,8 +42,8 @@ class FakeReplica:
         self._cluster, self.seconds, self._fails, self._elsewhere = cluster, seconds, fails, elsewhere
         self._free_s = 0.0
         self.calls: list[Call] = []
-        self.answer = SimpleNamespace(remote=self._answer)
-        self.state = SimpleNamespace(options=lambda concurrency_group: SimpleNamespace(remote=self._state))
+        self.answer = Remote(self._answer)
+        self.state = Remote(self._state)
         self.is_stopped = False
 
     def _state(self) -> Call:
@@ -61,7 +70,7 @@ class FakeReplica:
 class FakeController:
     def __init__(self, cluster: "FakeCluster") -> None:
         self._cluster, self.real, self.gone = cluster, PoolController({}), False
-        self.exchange = SimpleNamespace(remote=self._exchange)
+        self.exchange = Remote(self._exchange)
 
     def _exchange(self, *told) -> Call:
         outcome = RayActorError(error_msg="gone") if self.gone else self.real.exchange(*told)
@@ -75,7 +84,11 @@ class FakeCluster:
         self.now_s = START_S
         self.controller = FakeController(self)
         self.replicas: dict[int, FakeReplica] = {}
+        self.killed: list = []
         self._version = 0
+
+    def kill(self, actor) -> None:
+        self.killed.append(actor)
 
     def add(self, number: int, seconds: float = 0.05, fails: Exception | None = None, elsewhere: bool = False) -> None:
         self.replicas[number] = FakeReplica(self, seconds, fails, elsewhere)
