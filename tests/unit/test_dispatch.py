@@ -133,6 +133,15 @@ def test_a_request_that_nobody_can_take_waits_for_whoever_comes(cluster):
     assert calls(cluster) == {0: 1, 1: 1}
 
 
+def test_a_replica_that_never_comes_is_waited_for_as_long_as_an_answer(cluster):
+    cluster.add(0, 0.1)
+    dispatch = dispatch_to(cluster, 0)
+    cluster.replicas[0].die()
+    with pytest.raises(TeacherLostError, match="'t' has no replica left; replica 0: killed"):
+        finished(dispatch, asked(dispatch, 0, 1))
+    assert cluster.waited_s() == pytest.approx(300, abs=1)
+
+
 def test_a_host_without_hope_ends_the_run_with_its_causes(cluster):
     cluster.add(0, 0.1)
     dispatch = dispatch_to(cluster, 0)

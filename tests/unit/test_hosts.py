@@ -65,6 +65,9 @@ def test_what_cannot_load_is_tried_again_after_ever_longer_pauses_while_another_
     host.tended(30.0)
     assert len(host.started) - 1 == 5, "at 0, after 2+1, 2+2, 2+4 and 2+8 s more"
     assert host.failed is None and host.status.trouble == "memory" and host.status.serving == 1
+    host.fails = False
+    host.tended(20.0)
+    assert host.status.serving == 2 and not host.status.trouble
 
 
 def test_failures_beside_others_do_not_condemn_whoever_takes_the_place_of_the_last(cluster):
