@@ -18,3 +18,8 @@ class TeacherLostError(RuntimeError):
 
     def __reduce__(self) -> tuple[type[TeacherLostError], tuple[str, tuple[str, ...]]]:
         return type(self), (str(self), self.teachers)
+
+
+def first_line(error: Exception) -> str:
+    """Of a text that goes on with a traceback."""
+    return str(error).splitlines()[0]

@@ -16,9 +16,8 @@ CALLS_OF_A_PACE = 64
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a rung is. `terms`: unweighted means of this epoch's losses; `shares`: of the time spent so far,
-    `waited`: those of standing still for each teacher; `left_s`: seconds; `record`: of an epoch that is done, what the
-    rung's history says of it.
+    """Where a rung is. `terms`: unweighted means of this epoch's losses; `waited`: shares of the time so far in which it
+    stood still for each teacher; `left_s`: seconds; `record`: of an epoch that is done, what its history says of it.
     """
 
     rung: str
@@ -29,7 +28,6 @@ class Progress:
     terms: dict[str, float] = field(default_factory=dict)
     accuracy: float | None = None
     images_per_s: float = 0.0
-    shares: dict[str, float] = field(default_factory=dict)
     waited: dict[str, float] = field(default_factory=dict)
     left_s: float | None = None
     record: dict[str, Any] | None = None

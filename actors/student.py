@@ -244,7 +244,6 @@ class StudentTrainer:
             terms=terms,
             accuracy=accuracy,
             images_per_s=self._images_per_s,
-            shares=self._stopwatch.shares,
             waited={teacher: s / self._stopwatch.total for teacher, s in self._source.log.waited_s.items()},
             left_s=None if per_step is None else per_step * steps_left,
         )

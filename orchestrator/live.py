@@ -130,8 +130,8 @@ def terms_text(progress: Progress) -> str:
 
 
 def waiting_text(progress: Progress) -> str:
-    """The share of the time that the student stood still, and the teacher it stood still for longest."""
-    share = f"{progress.shares.get('wait', 0):.0%}"
+    """The share of the time that the student stood still for its teachers, and for which of them longest."""
+    share = f"{sum(progress.waited.values()):.0%}"
     longest = max(progress.waited, key=progress.waited.__getitem__, default="")
     return f"{share} ({longest})" if longest and share != "0%" else share
 

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from actors.errors import KnowledgeError, TeacherLostError
+from actors.errors import KnowledgeError, TeacherLostError, first_line
 from actors.policies.balance import Router
 from actors.policies.failure import Decision, after_loss
 from actors.policies.lateness import Patience, patience
@@ -77,7 +77,7 @@ class Dispatch:
         return errand.reply[0]
 
     def look_round(self) -> None:
-        """Takes what is there, news and answers; never waits itself."""
+        """Takes what is there, news and answers; waits for nobody but one that is suspected, for seconds at most."""
         if news := self._exchange.news():
             self._meet(news)
         asked = self._asked()
@@ -166,7 +166,7 @@ class Dispatch:
             self._fail(errand, _of_its_code(error, errand.host, self._teachers_of(errand.host)))
             return
         except RayError as error:
-            self._lose(attempt, _death(error))
+            self._lose(attempt, first_line(error))
             return
         self._routers[errand.host].answered(attempt.replica.number, errand.batches, reply.service_s, reply.present)
         errand.reply.append(reply)
@@ -186,7 +186,7 @@ class Dispatch:
         except RayTaskError:  # it lives
             router.answered_nothing(stray.replica.number, batches)
         except RayError as error:
-            self._lose(stray, _death(error))
+            self._lose(stray, first_line(error))
         else:
             router.answered(stray.replica.number, batches, reply.service_s, reply.present)
 
@@ -250,7 +250,3 @@ def _judged(actor: Any) -> int | None:
 
 def _silence(attempt: Attempt) -> str:
     return f"no answer within {time.monotonic() - attempt.asked_s:.1f} s"
-
-
-def _death(error: RayError) -> str:
-    return str(error).splitlines()[0]

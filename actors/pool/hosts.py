@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from actors.errors import first_line
 from actors.policies.failure import ONE_ACCIDENT_S, pause_before_start_s
 from actors.policies.scaling import TICKS_TO_SHRINK, Demand, change
 from actors.pool.chronicle import Chronicle
@@ -192,10 +193,6 @@ class Host:
     def _say(self, text: str) -> None:
         self._chronicle.event(self.name, text)
         self._chronicle.count(self.name, len(self.serving))
-
-
-def first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
 
 
 def _quiet(kept: Kept, since_s: float) -> bool:

@@ -13,10 +13,10 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from actors.errors import TeacherLostError
+from actors.errors import TeacherLostError, first_line
 from actors.pool.chronicle import Chronicle
 from actors.pool.controller import PoolController, Told, Wish
-from actors.pool.hosts import Host, first_line
+from actors.pool.hosts import Host
 from actors.pool.members import HostStatus, Inputs, Members, PoolHandle, Replica, by_host
 from actors.specs import DataSpec, TeacherSpec
 

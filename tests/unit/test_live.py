@@ -12,7 +12,7 @@ from orchestrator.printing import amounts_text, bytes_text
 
 def progress(rung="student", epoch=1, step=5, accuracy=0.91234, **more) -> Progress:
     given = {"terms": {"hard": 0.5, "soft": 1.23456}, "images_per_s": 12345.6, "left_s": 187.2, **more}
-    return Progress(rung, epoch, 8, step, 5, accuracy=accuracy, shares={"wait": 0.254, "forward": 0.746}, **given)
+    return Progress(rung, epoch, 8, step, 5, accuracy=accuracy, **given)
 
 
 def shown(*news, say=(), width=None, terminal=False) -> str:
@@ -26,12 +26,12 @@ def shown(*news, say=(), width=None, terminal=False) -> str:
     return stream.getvalue()
 
 
-LINE = "student  epoch 2/8  hard 0.5  soft 1.23  accuracy 91.23%  12,346 images/s  waiting 25%  3 min 07 s left"
+LINE = "student  epoch 2/8  hard 0.5  soft 1.23  accuracy 91.23%  12,346 images/s  waiting 0%  3 min 07 s left"
 
 
 def test_a_finished_epoch_is_one_line():
     assert plain_line(progress()) == LINE
-    assert plain_line(progress(accuracy=None, left_s=0.0)).endswith("soft 1.23  12,346 images/s  waiting 25%")
+    assert plain_line(progress(accuracy=None, left_s=0.0)).endswith("soft 1.23  12,346 images/s  waiting 0%")
 
 
 def test_it_says_for_whom_the_student_waits_most():
@@ -39,7 +39,7 @@ def test_it_says_for_whom_the_student_waits_most():
     assert waiting_text(progress(waited=waited)) == "25% (resnet)"
     assert "waiting 25% (resnet)  3 min" in plain_line(progress(waited=waited))
     assert "25% (resnet)" in shown(progress(step=3, waited=waited), width=200, terminal=True)
-    hardly = Progress("student", 0, 8, 1, 5, shares={"wait": 0.004}, waited={"wide": 0.004})
+    hardly = Progress("student", 0, 8, 1, 5, waited={"wide": 0.004})
     assert waiting_text(hardly) == "0%"
 
 

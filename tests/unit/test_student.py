@@ -219,7 +219,7 @@ def test_progress_tells_every_epochs_end_once(tmp_path):
     ends = [progress for progress in told if progress.epoch_done]
     assert [(p.rung, p.epoch, p.epochs, p.step, p.steps) for p in ends] == [("student", e, 3, 4, 4) for e in range(3)]
     assert all(p.accuracy is not None and set(p.terms) == {"hard"} and p.images_per_s > 0 for p in ends)
-    assert ends[-1].left_s == 0 and ends[0].left_s > 0 and sum(ends[0].shares.values()) == pytest.approx(1)
+    assert ends[-1].left_s == 0 and ends[0].left_s > 0 and sum(ends[0].record["shares"].values()) == pytest.approx(1)
 
 
 def test_half_precision_leaves_the_weights_in_float32(tmp_path):
