@@ -16,8 +16,8 @@ CALLS_OF_A_PACE = 64
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a rung is. `terms`: unweighted means of this epoch's losses; `waited`: shares of the time so far in which it
-    stood still for each teacher; `left_s`: seconds; `record`: of an epoch that is done, what its history says of it.
+    """Where a rung is. `terms`: unweighted means of this epoch's losses; `waited`: shares of the time so far in which
+    it stood still for each teacher; `left_s`: seconds; `record`: of an epoch that is done, what its history says of it.
     """
 
     rung: str
