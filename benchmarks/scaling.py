@@ -36,7 +36,7 @@ from benchmarks.waiting import waiting_teacher
 from orchestrator.cluster import connected
 
 TEACHER = "waiting"
-SETTLE_S = 1.5
+SETTLE_S = 3.0
 BUSY_PERCENT = 90.0
 GOAL = 0.9
 DIFFERENT_BATCHES = 8
@@ -162,7 +162,7 @@ def main() -> None:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=2, help="turns of each number of workers")
-    parser.add_argument("--seconds", type=float, default=3.0, help="on the clock, per turn")
+    parser.add_argument("--seconds", type=float, default=4.0, help="on the clock, per turn")
     parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32], help="of the teacher")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4], help="processes that ask")
     parser.add_argument("--answer-ms", type=float, default=50.0, help="a teacher's time for a batch of 128")

@@ -18,11 +18,13 @@ ONE_IN = 16
 class Load:
     """Batches asked for and not yet answered, by this client and by others, and the seconds that each has taken: the
     latest, what is usual and the slowest but for one in sixteen, which may have been stopped by something else. A first
-    answer says little of what is usual: much is made ready in it."""
+    answer says little of what is usual: much is made ready in it. Where batches usually wait for more than this client
+    knows of, for others ask as well, slow is what is usual for that wait."""
 
     own: int = 0
     others: int = 0
     service_s: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    pace_s: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     usual_s: float | None = field(default=None, init=False)
     slow_s: float | None = field(default=None, init=False)
 
@@ -30,13 +32,15 @@ class Load:
     def outstanding(self) -> int:
         return self.own + self.others
 
-    def answered(self, batches: int, service_s: float, present: int) -> None:
-        """`service_s`: of each of the `batches`; `present`: batches that are still at the replica, whoever asked."""
+    def answered(self, batches: int, service_s: float, present: int, pace_s: float) -> None:
+        """`service_s`: of each of the `batches`; `present`: batches that are still at the replica, whoever asked;
+        `pace_s`: from asked to answered, divided by the batches that were thought to be ahead, these included."""
         self.own -= batches
         self.others = max(0, present - self.own)
         self.service_s.append(service_s)
         ordered = sorted(self.service_s)
-        self.slow_s = ordered[-1 - len(ordered) // ONE_IN]
+        self.pace_s.append(pace_s)
+        self.slow_s = max(ordered[-1 - len(ordered) // ONE_IN], median_low(self.pace_s))
         self.usual_s = median_low(ordered) if len(ordered) > 1 else None
 
 
@@ -87,9 +91,9 @@ class Router:
         load.own += batches
         return load.outstanding
 
-    def answered(self, number: int, batches: int, service_s: float, present: int) -> None:
+    def answered(self, number: int, batches: int, service_s: float, present: int, pace_s: float = 0.0) -> None:
         if load := self.loads.get(number):
-            load.answered(batches, service_s, present)
+            load.answered(batches, service_s, present, pace_s)
 
     def answered_nothing(self, number: int, batches: int) -> None:
         """It is done with them, but not as it should be."""

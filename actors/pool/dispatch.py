@@ -168,7 +168,7 @@ class Dispatch:
         except RayError as error:
             self._lose(attempt, first_line(error))
             return
-        self._routers[errand.host].answered(attempt.replica.number, errand.batches, reply.service_s, reply.present)
+        self._settle(attempt, errand.batches, reply)
         errand.reply.append(reply)
         self._under_way.discard(errand)
         self._strays += [(other, errand.batches) for other in errand.attempts if other is not attempt]
@@ -180,15 +180,19 @@ class Dispatch:
         self._under_way.discard(errand)
 
     def _settle_stray(self, stray: Attempt, batches: int) -> None:
-        router = self._routers[stray.replica.host]
         try:
             reply = Reply(*ray.get(stray.reference))
         except RayTaskError:  # it lives
-            router.answered_nothing(stray.replica.number, batches)
+            self._routers[stray.replica.host].answered_nothing(stray.replica.number, batches)
         except RayError as error:
             self._lose(stray, first_line(error))
         else:
-            router.answered(stray.replica.number, batches, reply.service_s, reply.present)
+            self._settle(stray, batches, reply)
+
+    def _settle(self, attempt: Attempt, batches: int, reply: Reply) -> None:
+        pace_s = (reply.queue_s + batches * reply.service_s) / attempt.ahead
+        router = self._routers[attempt.replica.host]
+        router.answered(attempt.replica.number, batches, reply.service_s, reply.present, pace_s)
 
     def _lose(self, attempt: Attempt, cause: str) -> None:
         """Nobody is asked there any more; what it was asked goes to others."""

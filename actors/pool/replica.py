@@ -6,8 +6,8 @@ import os
 import pickle
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,9 @@ CONTROL = "control"
 Pixels = Mapping[str, np.ndarray]
 Built = dict[RowNumbers, tuple[Mapping[str, Tensor], np.ndarray | None]]
 """Of one batch, by the rows that are asked about: named tensors, and the digest of each row where it was built here."""
+
+Judged = tuple[list[list[Packed]], list[list[tuple[float, float]]]]
+"""Knowledge and spans, as in a `Reply`."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,9 @@ class Reply:
 
 
 class TeacherActor:
-    """Of several calls at once one builds pixels while another judges: neither the user's dataset nor the user's
-    modules need be safe for threads. `dataset` None: pixels are sent with every call.
+    """Of several calls at once one thread builds pixels while another judges, in the order in which the calls came:
+    who came first is awaited first, and neither the user's dataset nor the user's modules need be safe for threads.
+    `dataset` None: pixels are sent with every call.
     """
 
     def __init__(self, specs: Sequence[TeacherSpec], data: DataSpec, dataset: SharedDataset | None) -> None:
@@ -97,7 +101,7 @@ class TeacherActor:
         device = device_for(specs[0].resources)
         self._teachers = {spec.name: Teacher(spec, device) for spec in specs}
         self._rows = None if dataset is None else training_rows(dataset.open(), data)
-        self._building, self._judging = Lock(), Lock()
+        self._building, self._judging = ThreadPoolExecutor(1, "building"), ThreadPoolExecutor(1, "judging")
         self._present: list[int] = []
         self._busy_s = 0.0
         self._judging_since: list[float] = []
@@ -121,13 +125,14 @@ class TeacherActor:
         asked: list[Asked] = pickle.loads(packed)
         self._present.append(len(asked))
         try:
-            with self._building:
-                built = self._build(asked, parcels)
-            with self._judging:
-                answers, spans = self._judge(asked, built)
+            judging = self._building.submit(self._build_and_pass_on, asked, parcels).result()
+            answers, spans = judging.result()
         finally:
             self._present.remove(len(asked))
         return answers, spans, spans[0][0][0] - arrived, sum(self._present)
+
+    def _build_and_pass_on(self, asked: Sequence[Asked], parcels: Sequence[Any]) -> Future[Judged]:
+        return self._judging.submit(self._judge, asked, self._build(asked, parcels))
 
     def _build(self, asked: Sequence[Asked], parcels: Sequence[Any]) -> list[Built]:
         if self._rows is not None:
@@ -136,9 +141,7 @@ class TeacherActor:
         return [_taken(one, pixels[one.pixels[0]][one.pixels[1]]) for one in asked]
 
     @torch.no_grad()
-    def _judge(
-        self, asked: Sequence[Asked], built: Sequence[Built]
-    ) -> tuple[list[list[Packed]], list[list[tuple[float, float]]]]:
+    def _judge(self, asked: Sequence[Asked], built: Sequence[Built]) -> Judged:
         answers: list[list[Packed]] = []
         spans: list[list[tuple[float, float]]] = []
         for one, pixels in zip(asked, built, strict=True):

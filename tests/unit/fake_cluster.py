@@ -118,7 +118,7 @@ class FakeCluster:
         if len(ready()) < num_returns:
             next_s = coming[num_returns - 1] if len(coming) >= num_returns else inf
             self.now_s = min(max(self.now_s, next_s), self.now_s + timeout + TICK_S)
-        found = ready()
+        found = ready()[:num_returns]
         return found, [call for call in calls if call not in found]
 
     def get(self, call, timeout=inf):

@@ -70,6 +70,16 @@ def test_one_hiccup_does_not_make_a_replica_patiently_waited_for():
     assert router.slow_s(0) == (0.06, 0.06)
 
 
+def test_a_wait_behind_others_counts_as_slow_once_it_is_usual():
+    router = router_of(0)
+    for pace_s in [*[0.05] * 30, *[4.0] * 8]:
+        router.answered(0, 1, 0.05, 0, pace_s)
+    assert router.slow_s(0) == (0.05, 0.05), "it was stopped once, and a queue waited"
+    for _ in range(32):
+        router.answered(0, 1, 0.05, 0, 0.4)
+    assert router.slow_s(0) == (0.4, 0.4)
+
+
 def test_a_newcomer_is_asked_and_one_that_left_is_not():
     router = router_of(0, 1)
     served(router, {0: 0.05, 1: 0.05}, requests=20, in_flight=2)

@@ -192,6 +192,21 @@ def test_busy_replicas_are_not_asked_about_what_others_are_late_with(cluster):
     assert sum(calls(cluster).values()) - before <= 9
 
 
+def test_who_usually_waits_behind_others_asks_nobody_else_meanwhile(cluster):
+    for number in (0, 1):
+        cluster.add(number, 0.1)
+    dispatch = dispatch_to(cluster, 0, 1)
+    asked_again = []
+    for turn in range(30):
+        for replica in cluster.replicas.values():
+            replica.answer.remote(pickle.dumps(errand(1000, batches=10).asked))
+        [mine] = asked(dispatch, turn, 1)
+        dispatch.look_round()
+        dispatch.finish(mine)
+        asked_again.append(sum(one.retries for one in mine.served))
+    assert sum(asked_again) <= 4 and not sum(asked_again[10:])
+
+
 def test_a_third_is_asked_where_two_hang(cluster):
     for number in range(3):
         cluster.add(number, 0.1)

@@ -1,6 +1,7 @@
 """A replica, as plain Python: what it answers is what its teachers say in process, however the pixels come."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -91,6 +92,19 @@ def test_what_cannot_be_learned_from_names_the_sample_ids(tmp_path):
     [batch] = batches(1)
     with pytest.raises(KnowledgeError, match=f"'wide' sent NaN .* sample ids {batch.ids[20]}, {batch.ids[3]};"):
         ask(TeacherActor([spec], DATA, None), [asked(batch, TeacherRequest("wide", rows=(20, 3)))], [pixels_of(batch)])
+
+
+def test_who_asks_first_is_answered_first(specs):
+    replica = TeacherActor(specs, DATA, None)
+    [batch] = batches(1)
+
+    def call(_: int) -> float:
+        return ask(replica, [asked(batch, *REQUESTS)], [pixels_of(batch)]).spans[0][0][0]
+
+    with ThreadPoolExecutor(8) as like_ray:
+        began_s = list(like_ray.map(call, range(200)))
+    passed_over = [sum(later < mine for later in began_s[number + 1 :]) for number, mine in enumerate(began_s)]
+    assert max(passed_over) < 4, "only while threads take them up may calls swap places"
 
 
 def test_a_failed_call_is_no_longer_present(specs):
