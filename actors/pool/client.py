@@ -33,6 +33,7 @@ class PoolClient:
         return self._calls.liked
 
     def ask(self, batch: Batch, request: KnowledgeRequest) -> PoolAnswer:
+        self._dispatch.look_round()
         by_host: dict[str, tuple[TeacherRequest, ...]] = {}
         for one in request:
             host = self._handle.hosts[one.teacher]
@@ -48,7 +49,6 @@ class PoolClient:
         for host, errand in list(self._open.items()):
             if self._asked - errand.opened + 1 >= self._calls.batches:
                 self._dispatch.send(self._open.pop(host))
-        self._dispatch.look_round()
         return PoolAnswer(self, [places[one.teacher] for one in request])
 
     def _packed(self, batch: Batch) -> tuple[Parcel | None, int]:
