@@ -99,7 +99,7 @@ class TeacherPool:
         self._ended.set()
         if self._tending.is_alive():
             self._tending.join()
-        if not ray.is_initialized():  # its actors went with the cluster; a call would start another
+        if not ray.is_initialized():  # its actors went with the cluster
             return
         for host in self._hosts.values():
             host.stop()
@@ -123,6 +123,8 @@ class TeacherPool:
 
     def _tend(self) -> None:
         while not self._ended.wait(TICK_S):
+            if not ray.is_initialized():  # somebody has left the cluster; a call would start another
+                return
             try:
                 self._tick()
             except Exception:  # clients can do without for a while, not for ever

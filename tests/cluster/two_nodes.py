@@ -1,5 +1,6 @@
 """A script: a pool whose replicas are on another node than the student, with answers of 16 MB and a slow student; then
-a pause. Prints how often a request was made twice, and how many replicas were lost."""
+a pause. Prints how often a request was made twice, and how many replicas were lost; then whether a pool whose cluster
+was left under it has started another."""
 
 import tempfile
 import time
@@ -45,8 +46,10 @@ def main() -> None:
     time.sleep(6.0)
     asked.result()
     print(sizes, "asked twice", client.log.retries, "lost", len(pool.members.lost))
-    pool.stop()
     ray.shutdown()
+    time.sleep(1.0)
+    pool.stop()
+    print("another cluster", ray.is_initialized())
     nodes.shutdown()
 
 
