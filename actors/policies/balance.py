@@ -34,7 +34,8 @@ class Load:
 
     def answered(self, batches: int, service_s: float, present: int, pace_s: float) -> None:
         """`service_s`: of each of the `batches`; `present`: batches that are still at the replica, whoever asked;
-        `pace_s`: from asked to answered, divided by the batches that were thought to be ahead, these included."""
+        `pace_s`: what the replica says passed until they were answered, divided by the batches that were thought to be
+        ahead, these included."""
         self.own -= batches
         self.others = max(0, present - self.own)
         self.service_s.append(service_s)

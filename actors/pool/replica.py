@@ -58,8 +58,8 @@ class Asked:
 @dataclass(frozen=True)
 class Reply:
     """What a replica answers to one call: knowledge by batch and request, each with when its computing began
-    (`time.time()`) and the seconds that took. `queue_s`: from the call's arrival until then; `present`: batches that
-    the replica still has to answer."""
+    (`time.time()`) and the seconds that took. `queue_s`: from when the call was taken up until then; `present`: batches
+    that were taken up and are still to be answered. Beyond `CALLS_AT_ONCE` calls Ray keeps back what waits."""
 
     answers: list[list[Packed]]
     spans: list[list[tuple[float, float]]]

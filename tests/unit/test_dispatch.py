@@ -207,6 +207,16 @@ def test_who_usually_waits_behind_others_asks_nobody_else_meanwhile(cluster):
     assert sum(asked_again) <= 4 and not sum(asked_again[10:])
 
 
+def test_the_wait_behind_others_is_counted_for_each_batch_of_a_call(cluster):
+    cluster.add(0, 0.1)
+    dispatch = dispatch_to(cluster, 0)
+    cluster.replicas[0].answer.remote(pickle.dumps(errand(1000, batches=10).asked))
+    mine = errand(0, batches=2)
+    dispatch.send(mine)
+    dispatch.finish(mine)
+    assert dispatch._routers["t"].slow_s(0)[0] == pytest.approx((1.0 + 2 * 0.1) / 2)
+
+
 def test_a_third_is_asked_where_two_hang(cluster):
     for number in range(3):
         cluster.add(number, 0.1)
