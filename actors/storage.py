@@ -6,6 +6,15 @@ import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """A complete file of a folder. `changed_s`: when it was written, `time.time()`."""
+
+    name: str
+    num_bytes: int
+    changed_s: float
 
 
 @dataclass(frozen=True)
@@ -41,12 +50,32 @@ class Folder:
         finally:
             aside.unlink(missing_ok=True)
 
+    def local(self, name: str) -> str:
+        """The path of a file with this content on this machine, to be mapped into memory."""
+        return self.file(name)
+
     def names(self) -> list[str]:
         """The files that are complete, sorted."""
-        folder = Path(self.path)
-        if not folder.is_dir():
+        return [entry.name for entry in self.entries()]
+
+    def entries(self) -> list[Entry]:
+        """The files that are complete, by name."""
+        found = []
+        for entry in self._there():
+            if entry.is_file() and entry.name[0] != ".":
+                stat = entry.stat()
+                found.append(Entry(entry.name, stat.st_size, stat.st_mtime))
+        return sorted(found)
+
+    def folders(self) -> list[str]:
+        """The folders in it, sorted."""
+        return sorted(entry.name for entry in self._there() if entry.is_dir())
+
+    def _there(self) -> list[os.DirEntry[str]]:
+        try:
+            return list(os.scandir(self.path))
+        except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(entry.name for entry in folder.iterdir() if entry.is_file() and entry.name[0] != ".")
 
     def remove(self, name: str) -> None:
         Path(self.path, name).unlink(missing_ok=True)
