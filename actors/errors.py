@@ -20,6 +20,17 @@ class TeacherLostError(RuntimeError):
         return type(self), (str(self), self.teachers)
 
 
+class NotStoredError(RuntimeError):
+    """A store lacks what these `teachers` would have to be asked, and there is nobody to ask."""
+
+    def __init__(self, teachers: Sequence[str]) -> None:
+        super().__init__(f"the store lacks knowledge of {', '.join(teachers)}, and they were not started")
+        self.teachers = tuple(teachers)
+
+    def __reduce__(self) -> tuple[type[NotStoredError], tuple[tuple[str, ...]]]:
+        return type(self), (self.teachers,)
+
+
 def first_line(error: Exception) -> str:
     """Of a text that goes on with a traceback."""
     return str(error).splitlines()[0]

@@ -20,6 +20,8 @@ from actors.specs import DataSpec
 from actors.views import MapDataset
 
 ROWS_SAMPLED = 256
+JUDGING = ("actors.teacher", "actors.features", "actors.inputs", "actors.reductions")
+"""Our own modules through which pixels become a teacher's answers."""
 
 
 def content_hash(content: Any) -> str:
@@ -59,6 +61,26 @@ def targets_in(content: Any) -> list[str]:
     if isinstance(content, (list, tuple)):
         return [target for value in content for target in targets_in(value)]
     return []
+
+
+def judging_fingerprint(target: str) -> str:
+    """Of the code that a target is in and of what carries a batch to it: narrower than `code_fingerprint`, so that
+    what has no part in a teacher's answers may change."""
+    module = target.partition(":")[0]
+    if module.partition(".")[0] != "actors":
+        return content_hash([_package_fingerprint(module.partition(".")[0]), _own_code(JUDGING)])
+    return _own_code((module, *JUDGING))
+
+
+def _own_code(modules: Sequence[str]) -> str:
+    hasher = hashlib.sha256()
+    for module in modules:
+        found = importlib.util.find_spec(module)
+        assert found is not None and found.origin is not None
+        folders = [Path(folder) for folder in found.submodule_search_locations or []]
+        for file in sorted({file for folder in folders for file in folder.rglob("*.py")} or {Path(found.origin)}):
+            hasher.update(file.read_bytes())
+    return hasher.hexdigest()
 
 
 def _with_neighbours(file: Path) -> set[Path]:

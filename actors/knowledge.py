@@ -137,6 +137,20 @@ def refuse_unbounded(knowledge: Knowledge, ids: np.ndarray) -> None:
             )
 
 
+def refuse_other_pixels(batch: Batch, knowledge: Knowledge) -> None:
+    """Raises KnowledgeError where a teacher says that it judged other pixels than the batch's."""
+    if knowledge.digests is None:
+        return
+    ids = at_rows(batch.ids, knowledge.rows)
+    digests = at_rows(batch.digests, knowledge.rows)
+    if not np.array_equal(knowledge.digests, digests):
+        raise KnowledgeError(
+            f"teacher {knowledge.teacher!r} judged other pixels than the student sees, sample ids "
+            f"{named_ids(ids[knowledge.digests != digests])} in "
+            f"view {int(batch.views[0])}; data.views must depend on nothing but its dataset, id and generator"
+        )
+
+
 def unbounded_rows(tensor: Tensor) -> np.ndarray:
     """Per row, whether it holds NaN or an infinite value."""
     # A finite sum has finite terms alone; one that is not may also have overflowed.

@@ -13,17 +13,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Protocol
 
-import numpy as np
 import torch
 
-from actors.errors import KnowledgeError
 from actors.knowledge import (
     Batch,
     Knowledge,
     KnowledgeRequest,
     TeacherRequest,
     at_rows,
-    named_ids,
+    refuse_other_pixels,
     refuse_unbounded,
 )
 from actors.policies.prefetching import Window
@@ -81,7 +79,8 @@ class LocalTeachers:
 
     @classmethod
     def load(cls, specs: Sequence[TeacherSpec], device: torch.device | None = None) -> LocalTeachers:
-        return cls({spec.name: Teacher(spec, device) for spec in specs})
+        """Each is loaded when it is first asked."""
+        return cls(_WhenAsked(specs, device))
 
     @torch.no_grad()
     def ask(self, batch: Batch, request: KnowledgeRequest) -> Given:
@@ -97,6 +96,24 @@ class LocalTeachers:
         self.log.answer(Served(request.teacher, LOCAL, len(ids), knowledge.num_bytes, seconds, 0.0, began, 0))
         self.log.waited(request.teacher, began, seconds)
         return knowledge
+
+
+class _WhenAsked(Mapping[str, Teacher]):
+    def __init__(self, specs: Sequence[TeacherSpec], device: torch.device | None) -> None:
+        self._specs = {spec.name: spec for spec in specs}
+        self._device = device
+        self._loaded: dict[str, Teacher] = {}
+
+    def __getitem__(self, name: str) -> Teacher:
+        if name not in self._loaded:
+            self._loaded[name] = Teacher(self._specs[name], self._device)
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)
 
 
 def prefetched(
@@ -133,23 +150,10 @@ def prefetched(
             answers = zip(asked, answer.result(), strict=True)
             knowledge = [replace(one, rows=of.rows) for of, one in answers]
             for one in knowledge:
-                _refuse_other_pixels(batch, one)
+                refuse_other_pixels(batch, one)
         waited_s, step_s, began_s = time.perf_counter() - start_s, start_s - began_s, time.perf_counter()
         opened.stepped(step_s + waited_s, waited_s, _bytes_of(batch, knowledge), source.likes_ahead)
         yield batch, knowledge
-
-
-def _refuse_other_pixels(batch: Batch, knowledge: Knowledge) -> None:
-    if knowledge.digests is None:
-        return
-    ids = at_rows(batch.ids, knowledge.rows)
-    digests = at_rows(batch.digests, knowledge.rows)
-    if not np.array_equal(knowledge.digests, digests):
-        raise KnowledgeError(
-            f"teacher {knowledge.teacher!r} judged other pixels than the student sees, sample ids "
-            f"{named_ids(ids[knowledge.digests != digests])} in "
-            f"view {int(batch.views[0])}; data.views must depend on nothing but its dataset, id and generator"
-        )
 
 
 def _bytes_of(batch: Batch, knowledge: Sequence[Knowledge]) -> int:

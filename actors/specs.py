@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 Shape = tuple[int, ...]
 Precision = Literal["fp32", "bf16", "fp16"]
+EncodingName = Literal["float32", "float16", "bfloat16", "int8"]
 SCHEDULE_LENGTHS = ("total_steps", "T_max")
 """What torch's schedulers call the number of times that they will be stepped; filled in where it is left out."""
 
@@ -221,6 +222,19 @@ class RecipeSpec:
     precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_every_steps: int | None = None
     ema: float | None = None
+
+
+@dataclass(frozen=True)
+class StoreSpec:
+    """Where knowledge is kept, and what finds it beside the request. `encoding`: how numbers lie there, and by tap (or
+    `logits`) in `encodings`; `data`: what pixels depend on; `judges`: what each teacher's answers depend on, its
+    `weights` by their hash."""
+
+    folder: str
+    encoding: EncodingName = "float16"
+    encodings: Mapping[str, EncodingName] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    judges: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

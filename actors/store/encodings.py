@@ -1,0 +1,98 @@
+"""How a teacher's tensors lie in a store: a few fixed-width columns a row. Imports no Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actors.specs import EncodingName, Shape
+
+VALUES, SCALE, OFFSET = "values", "scale", "offset"
+FEWEST_FOR_INT8 = 8
+"""A row of fewer numbers is smaller as float16 than as int8 with its scale and offset."""
+LEVELS = 255
+LARGEST_FLOAT16 = 65504.0
+
+Columns = Mapping[str, np.ndarray]
+"""(rows, width) by the name of a column."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Rows of `shape` and torch's `dtype` as columns. Whole numbers stay as they are, whatever the `name`."""
+
+    name: EncodingName
+    shape: Shape
+    dtype: str = "float32"
+
+    @property
+    def width(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def stored(self) -> str:
+        """The kind of numbers that `values` holds."""
+        if self.dtype != "float32":
+            return self.dtype
+        return "float16" if self.name == "int8" and self.width < FEWEST_FOR_INT8 else self.name
+
+    @property
+    def columns(self) -> dict[str, tuple[np.dtype, int]]:
+        """The type and the width of each column."""
+        of_values = {"bfloat16": "int16", "int8": "uint8"} if self.dtype == "float32" else {}
+        values = {VALUES: (np.dtype(of_values.get(self.stored, self.stored)), self.width)}
+        number = np.dtype(np.float32), 1
+        return {**values, SCALE: number, OFFSET: number} if self._scaled else values
+
+    @property
+    def bytes_per_row(self) -> int:
+        return sum(dtype.itemsize * width for dtype, width in self.columns.values())
+
+    @property
+    def _scaled(self) -> bool:
+        return self.dtype == "float32" and self.stored == "int8"
+
+    def encode(self, tensor: Tensor) -> dict[str, np.ndarray]:
+        """Raises ValueError where a number is too large for the encoding, or the tensor is another than it is for."""
+        rows = tensor.detach().cpu().reshape(len(tensor), -1)
+        if tuple(tensor.shape[1:]) != self.shape or str(tensor.dtype) != f"torch.{self.dtype}":
+            got = f"{tuple(tensor.shape[1:])} {tensor.dtype}"
+            raise ValueError(f"store: expected rows of {self.shape} {self.dtype}, got {got}")
+        if self._scaled:
+            return _as_int8(rows)
+        if self.dtype != "float32" or self.stored == "float32":
+            return {VALUES: rows.contiguous().numpy()}
+        if self.stored == "bfloat16":
+            return {VALUES: rows.to(torch.bfloat16).view(torch.int16).numpy()}
+        if rows.numel() and float(rows.abs().max()) > LARGEST_FLOAT16:
+            raise ValueError(f"store: float16 ends at {LARGEST_FLOAT16:g}, got {float(rows.abs().max()):g}")
+        return {VALUES: rows.to(torch.float16).numpy()}
+
+    def decode(self, columns: Columns) -> Tensor:
+        """A tensor of its own, float32 unless whole numbers were stored."""
+        values = torch.from_numpy(columns[VALUES])
+        if self._scaled:
+            scale, offset = torch.from_numpy(columns[SCALE]), torch.from_numpy(columns[OFFSET])
+            decoded = torch.addcmul(offset, values.float(), scale)
+        elif self.stored == "bfloat16":
+            decoded = values.view(torch.bfloat16).float()
+        else:
+            decoded = values.float() if self.dtype == "float32" else values
+        return decoded.reshape(-1, *self.shape)
+
+    def empty(self, rows: int) -> dict[str, np.ndarray]:
+        return {name: np.empty((rows, width), dtype) for name, (dtype, width) in self.columns.items()}
+
+
+def _as_int8(rows: Tensor) -> dict[str, np.ndarray]:
+    """Each row's numbers as 256 levels from its smallest to its largest."""
+    smallest, largest = rows.amin(dim=1, keepdim=True), rows.amax(dim=1, keepdim=True)
+    scale = largest / LEVELS - smallest / LEVELS
+    step = torch.where(scale > 0, scale, 1.0)
+    levels = ((rows - smallest) / step).round().clamp(0, LEVELS).to(torch.uint8)
+    return {VALUES: levels.numpy(), SCALE: scale.numpy(), OFFSET: smallest.numpy()}
