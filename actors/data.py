@@ -119,13 +119,18 @@ class BatchSampler:
         return Batch(ids, views, inputs, labels, position)
 
     def view(self, epoch: int) -> int:
-        return epoch if self.num_views is None else epoch % self.num_views
+        return view_of(self.num_views, epoch)
 
     def _choose(self, position: Position) -> np.ndarray:
         order = _order(self.seed, position.epoch, len(self.labelled) + len(self.unlabelled))
         share = self.batch_size // self.world_size
         start = position.step * self.batch_size + self.rank * share
         return order[start : start + share]
+
+
+def view_of(num_views: int | None, epoch: int) -> int:
+    """The number of the view that an epoch uses; None: each has a new one."""
+    return epoch if num_views is None else epoch % num_views
 
 
 @lru_cache(maxsize=2)

@@ -115,10 +115,11 @@ class _Spans:
 class ServingLog:
     """What one student worker collects, in the thread that trains: numbers always, spans between `record` and the next
     `summary`. All times of beginning are `time.time()`. `waited_s`: seconds in all, by
-    teacher; `retries`: in all.
+    teacher, `rows`: as well; `retries`: in all.
     """
 
     def __init__(self) -> None:
+        self.rows: dict[str, int] = {}
         self.waited_s: dict[str, float] = {}
         self.retries = 0
         self._tallies: dict[str, _Tally] = {}
@@ -132,6 +133,7 @@ class ServingLog:
 
     def answer(self, served: Served) -> None:
         self.retries += served.retries
+        self.rows[served.teacher] = self.rows.get(served.teacher, 0) + served.rows
         self._tally(served.teacher).add(served)
         if self._records:
             self._spans.add((served.teacher, served.replica), served.began_s, served.service_s)

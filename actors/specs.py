@@ -261,3 +261,7 @@ class StudentSpec:
     window: int | None = None
     rows_per_epoch: int | None = None
     dropped: tuple[str, ...] = ()
+
+    @property
+    def teacher_names(self) -> tuple[str, ...]:
+        return tuple(teacher.name for teacher in self.teachers)

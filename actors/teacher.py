@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from actors.features import TappedModel
 from actors.inputs import prepare
@@ -33,8 +33,7 @@ class Teacher:
         where = f"teachers.{spec.name}"
         self.spec = spec
         self.device = device or torch.device("cpu")
-        model = spec.model.model.build()
-        fit_weights(model, read_weights(spec.weights, f"{where}.checkpoint"), f"{where}.checkpoint")
+        model = _loaded(spec)
         self.version = weight_hash(model.state_dict())
         self.num_parameters = sum(parameter.numel() for parameter in model.parameters())
         model.to(self.device).eval().requires_grad_(False)
@@ -103,6 +102,17 @@ class Teacher:
 
     def _in_class_order(self, logits: Tensor) -> Tensor:
         return logits if self._columns is None else logits[:, self._columns]
+
+
+def weights_version(spec: TeacherSpec) -> str:
+    """What `Teacher.version` will be."""
+    return weight_hash(_loaded(spec).state_dict())
+
+
+def _loaded(spec: TeacherSpec) -> nn.Module:
+    model, where = spec.model.model.build(), f"teachers.{spec.name}.checkpoint"
+    fit_weights(model, read_weights(spec.weights, where), where)
+    return model
 
 
 def known_classes(class_map: Sequence[int] | None) -> list[int] | None:

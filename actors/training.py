@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -19,8 +23,11 @@ from actors.progress import Report
 from actors.randomness import seed_everything
 from actors.serving import timeline_file
 from actors.sources import LocalTeachers, TeacherSource
-from actors.specs import StudentSpec
+from actors.specs import StoreSpec, StudentSpec
 from actors.storage import Folder
+from actors.store.passes import PASSES, Passes
+from actors.store.shared_claims import SharedClaims
+from actors.store.stored import StoredTeachers
 from actors.student import StudentTrainer
 from actors.training_state import TrainingState
 from actors.worker import Worker
@@ -44,13 +51,17 @@ class RungError(Exception):
 
 @dataclass(frozen=True)
 class TrainJob:
-    """One rung to train. `pool` None: its teachers, if any, live in the student's own process."""
+    """One rung to train. `pool` None: its teachers, if any, live in the student's own process, or, if `is_stored`,
+    nowhere: the store knows all that they would say. `claims`: the actor that keeps them for all workers."""
 
     spec: StudentSpec
     dataset: ray.ObjectRef
     folder: Folder
     pool: PoolHandle | None = None
     board: Any | None = None
+    store: StoreSpec | None = None
+    is_stored: bool = False
+    claims: Any | None = None
 
 
 def train_loop(config: dict[str, TrainJob]) -> None:
@@ -77,16 +88,17 @@ def train(job: TrainJob, worker: Worker) -> None:
     torch.set_num_threads(job.spec.resources.threads)
     seed_everything(job.spec.recipe.seed)
     shared: SharedDataset = ray.get(job.dataset)
-    trainer = StudentTrainer(
-        job.spec,
-        shared.open(),
-        _source(job, worker),
-        Checkpoints(job.folder / "checkpoints"),
-        worker=worker,
-        report=_report_to(job.board),
-        show=lambda timeline: job.folder.write(timeline_file(worker.rank), json.dumps(timeline).encode()),
-    )
-    state = trainer.run()
+    with _source(job, worker) as source:
+        trainer = StudentTrainer(
+            job.spec,
+            shared.open(),
+            source,
+            Checkpoints(job.folder / "checkpoints"),
+            worker=worker,
+            report=_report_to(job.board),
+            show=lambda timeline: job.folder.write(timeline_file(worker.rank), json.dumps(timeline).encode()),
+        )
+        state = trainer.run()
     if worker.rank == 0:
         job.folder.write(WEIGHTS_FILE, trainer.exported())
         job.folder.write(OUTCOME_FILE, json.dumps(outcome(job.spec, state, trainer), indent=1).encode())
@@ -106,10 +118,30 @@ def outcome(spec: StudentSpec, state: TrainingState, trainer: StudentTrainer) ->
     }
 
 
-def _source(job: TrainJob, worker: Worker) -> TeacherSource:
+@contextmanager
+def _source(job: TrainJob, worker: Worker) -> Iterator[TeacherSource]:
+    """Says in the rung's folder how often teachers were asked: with a store while it is written, else at the end."""
+    tell = partial(_tell_passes, job.folder, f"{PASSES}{worker.rank}-{uuid.uuid4().hex[:8]}.json")
+    inner, serves = _inner(job, worker)
+    if job.store is None:
+        yield inner
+        tell({name: Passes(asked=rows, computed=rows) for name, rows in inner.log.rows.items()}, "")
+        return
+    claims = None if job.claims is None else SharedClaims(job.claims)
+    with StoredTeachers(job.store, job.spec.teachers, inner, serves, claims, tell) as stored:
+        yield stored
+
+
+def _inner(job: TrainJob, worker: Worker) -> tuple[TeacherSource, Collection[str]]:
+    """Who computes, and for whom they can be asked."""
     if job.pool is not None:
-        return PoolClient(job.pool, worker.rank)
-    return LocalTeachers.load(job.spec.teachers, worker.device)
+        return PoolClient(job.pool, worker.rank), list(job.pool.hosts)
+    return LocalTeachers.load(job.spec.teachers, worker.device), [] if job.is_stored else job.spec.teacher_names
+
+
+def _tell_passes(folder: Folder, name: str, passes: Mapping[str, Passes], ended: str) -> None:
+    told = {"teachers": {teacher: asdict(one) for teacher, one in passes.items()}, "writing_ended": ended}
+    folder.write(name, json.dumps(told).encode())
 
 
 def _report_to(board: Any | None) -> Report:

@@ -26,7 +26,7 @@ from orchestrator.fields import (
 from orchestrator.loss_config import LossConfig, with_flat_losses
 from orchestrator.problems import ConfigError, problems_of, unknown
 from orchestrator.rungs import INHERITED, NO_STUDENT, AssistantConfig, StudentConfig, TeacherConfig
-from orchestrator.sections import DataConfig, TrackingConfig
+from orchestrator.sections import DataConfig, StoreConfig, TrackingConfig
 
 OF_A_POOL = {"answer_timeout_s": 300.0, "inputs": "auto"}
 """Keys that only a pool has, and what they are when left out."""
@@ -50,6 +50,8 @@ class ExperimentConfig(Section):
     inputs: Literal["auto", "sent", "derived"] | None = Field(default=None, validate_default=True)
     """What a pool is sent: the student's pixels (`sent`), or ids and views, from which every teacher builds the same
     pixels (`derived`); `auto`: what costs less. Null: auto."""
+    store: StoreConfig | None = None
+    """What teachers have said, kept: `true`, or a section; null or `false`: asked again for each epoch and run."""
     tracking: TrackingConfig = TrackingConfig()
     """MLflow."""
     data: DataConfig
@@ -71,6 +73,11 @@ class ExperimentConfig(Section):
         if value is not None:
             raise ValueError("only a pool has this, and there is none (source: local); leave it out")
         return None
+
+    @field_validator("store", mode="before")
+    @classmethod
+    def _expand_store(cls, value: Any) -> Any:
+        return StoreConfig.expanded(value)
 
     @field_validator("teachers", mode="before")
     @classmethod

@@ -19,7 +19,7 @@ Problems = Iterator[tuple[str, str]]
 
 def cross_check(config: ExperimentConfig) -> list[str]:
     """One line per disagreement."""
-    checks = (_check_names, _check_slices, _check_batches, _check_source, _check_actors, check_losses)
+    checks = (_check_names, _check_slices, _check_batches, _check_source, _check_actors, _check_encodings, check_losses)
     lines = [f"{path}: {text}" for check in checks for path, text in check(config)]
     return list(dict.fromkeys(lines))
 
@@ -52,6 +52,13 @@ def _slices_to_train_on(config: ExperimentConfig) -> Iterator[tuple[str, str]]:
         yield f"{rung}.data.labelled", data.labelled
         if data.unlabelled is not None:
             yield f"{rung}.data.unlabelled", data.unlabelled
+
+
+def _check_encodings(config: ExperimentConfig) -> Problems:
+    heard = {"logits"} | {tap for one in (*config.teachers.values(), *config.assistants.values()) for tap in one.taps}
+    for name in config.store.encodings if config.store else ():
+        if name not in heard:
+            yield f"store.encodings.{name}", f"{unknown(name, heard, 'tap')} (of those who teach; or logits)"
 
 
 def _check_batches(config: ExperimentConfig) -> Problems:

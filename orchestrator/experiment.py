@@ -36,6 +36,7 @@ from orchestrator.result import (
     ModelResult,
     RungResult,
     read_dropped,
+    read_passes,
     read_pool,
 )
 from orchestrator.tracking.journal import FAILED, FINISHED, KILLED
@@ -152,7 +153,7 @@ class Experiment:
             found = judged(models, panel, self.findings.num_classes, test, data, folder, gpus)
             without_model = packaging.wait()
             add_costs(found, models, panel, test, data)
-            result = self._result(folder, found, models, trained, started)
+            result = self._result(folder, found, models, trained, run, started)
             result.save()
             view.say("writing the report")
             self._tell(result, tracker, view)
@@ -189,6 +190,7 @@ class Experiment:
         found: Mapping[str, Any],
         models: Sequence[TrainedModel],
         trained: Mapping[str, Trained],
+        run: LadderRun,
         started: float,
     ) -> ExperimentResult:
         scores: Mapping[str, Any] = found["models"]
@@ -207,6 +209,7 @@ class Experiment:
             ),
             rungs=tuple(_rung_result(one) for one in trained.values()),
             wall_s=time.monotonic() - started,
+            store=run.store,
             **{key: value for key, value in found.items() if key != "models"},
         )
 
@@ -260,8 +263,14 @@ def mean_weights(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def _rung_result(trained: Trained) -> RungResult:
     outcome = {key: value for key, value in trained.outcome.items() if key != "parameters"}
-    pool = read_pool(trained.folder)
-    dropped = read_dropped(trained.folder)
+    passes, unwritten = read_passes(trained.folder)
     return RungResult(
-        trained.rung.name, trained.rung.role, reused=trained.reused, pool=pool, dropped=dropped, **outcome
+        trained.rung.name,
+        trained.rung.role,
+        reused=trained.reused,
+        pool=read_pool(trained.folder),
+        passes=passes,
+        unwritten=unwritten,
+        dropped=read_dropped(trained.folder),
+        **outcome,
     )

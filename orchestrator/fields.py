@@ -22,7 +22,12 @@ from pydantic_core import PydanticCustomError
 RESERVED_NAMES = ("student", "ensemble", "alone", "label")
 MODELS_FOLDER = "models"
 ARTIFACTS_FOLDER = "mlartifacts"
-STORAGE_FOLDERS = {MODELS_FOLDER: "trained teachers", ARTIFACTS_FOLDER: "MLflow's files"}
+STORE_FOLDER = "store"
+STORAGE_FOLDERS = {
+    MODELS_FOLDER: "trained teachers",
+    ARTIFACTS_FOLDER: "MLflow's files",
+    STORE_FOLDER: "knowledge of teachers",
+}
 REGISTERED = re.compile(r"models:/[^/@]+(@[^/@]+|/\d+)")
 """A registered model in MLflow, by alias or version."""
 LARGEST_SEED = 2**63 - 1

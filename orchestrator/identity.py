@@ -17,11 +17,14 @@ from actors.views import MapDataset
 KEY_LENGTH = 16
 
 
-def rung_key(spec: StudentSpec, dataset: MapDataset, fingerprint: str) -> str:
+def rung_key(
+    spec: StudentSpec, dataset: MapDataset, fingerprint: str, encodings: Mapping[str, Any] | None = None
+) -> str:
     """The hash of the data's content (its `fingerprint`), the slices' ids, views, model, recipe, losses, the
-    teachers' weights and what makes last bits differ (workers, threads, chunks, precision). Neither names nor places
-    count."""
+    teachers' weights, the `encodings` of what they say and what makes last bits differ (workers, threads, chunks,
+    precision). Neither names nor places count."""
     content = {"dataset": fingerprint, **_content(spec, len(dataset))}
+    content |= {"encodings": encodings} if spec.teachers else {}
     return content_hash({**content, "code": code_fingerprint(targets_in(content))})[:KEY_LENGTH]
 
 

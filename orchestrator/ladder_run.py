@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import ray
 
 from actors.data import SharedDataset
-from actors.errors import TeacherLostError
+from actors.errors import NotStoredError, TeacherLostError
 from actors.fingerprints import dataset_fingerprint
 from actors.policies.dropping import may_go_on
 from actors.pool.chronicle import joined
@@ -22,6 +22,7 @@ from actors.progress import ProgressBoard
 from actors.serving import POOL_FILE
 from actors.specs import StudentSpec, TeacherSpec
 from actors.storage import Folder
+from actors.store.shared_claims import start_claims
 from actors.training import OUTCOME_FILE, WEIGHTS_FILE, TrainJob
 from actors.views import MapDataset
 from orchestrator.checking import Findings
@@ -33,6 +34,7 @@ from orchestrator.launch import train_rung
 from orchestrator.live import LiveView
 from orchestrator.plan import inputs_of
 from orchestrator.result import DROPPED_FILE, read_dropped, read_pool, shown_cause
+from orchestrator.storing import encodings_of, judged_by, lacking, store_of, told
 from orchestrator.tracking.journal import FAILED, FINISHED, KILLED, Status
 from orchestrator.tracking.telling import epoch_values, rung_params, rung_values
 from orchestrator.tracking.tracker import Tracker
@@ -78,6 +80,7 @@ class LadderRun:
         self._data = config.data.spec()
         self._dataset = self._data.train.build()
         self._fingerprint = dataset_fingerprint(self._dataset, self._data)
+        self._store = store_of(config, self._dataset)
         self._shared = ray.put(shared(self._dataset, "data.train"))
         alive = {"max_restarts": -1, "max_task_retries": -1}
         self._board: Any = ray.remote(ProgressBoard).options(num_cpus=0, **alive).remote()
@@ -85,6 +88,11 @@ class LadderRun:
         self._pools: list[TeacherPool] = []
         self._told: list[str] = []
         self._ended = False
+
+    @property
+    def store(self) -> dict[str, Any] | None:
+        """For the result: where knowledge is kept and how."""
+        return told(self._store)
 
     def train(self, view: LiveView) -> dict[str, Trained]:
         """Raises what ended the first rung that failed."""
@@ -145,7 +153,7 @@ class LadderRun:
     def _train(self, rung: Rung, view: LiveView) -> Trained:
         spec = rung.spec(self._data, self._config.data.validation, self._num_classes, self.teachers)
         folder = self._folder / "rungs" / rung.name
-        key = rung_key(spec, self._dataset, self._fingerprint)
+        key = rung_key(spec, self._dataset, self._fingerprint, encodings_of(self._store))
         refuse_other_rung(folder, key, rung.name)
         model = self._models / key
         reused = rung.role != "student" and model.has(OUTCOME_FILE) and not read_dropped(folder)
@@ -163,14 +171,18 @@ class LadderRun:
         return read_trained(rung, folder, reused=False)
 
     def _teach(self, spec: StudentSpec, folder: Folder, view: LiveView) -> None:
-        """Trains a rung; on from its last checkpoint without teachers that were lost, where it may go on so."""
+        """Trains a rung; on from its last checkpoint without teachers that were lost, where it may go on so, and with
+        those of whom the store turns out to lack something."""
+        unstored: set[str] = set()
         while True:
             dropped = read_dropped(folder)
             for name, cause in dropped.items():
                 view.say(f"{spec.name}  goes on without {name}, {NOT_WHOLE} ({shown_cause(cause)})")
             try:
-                self._teach_by(replace(spec, dropped=tuple(dropped)), folder)
+                self._teach_by(replace(spec, dropped=tuple(dropped)), folder, unstored, view)
                 return
+            except NotStoredError as error:
+                unstored |= set(error.teachers)
             except TeacherLostError as error:
                 droppable = [teacher.name for teacher in spec.teachers if teacher.may_be_dropped]
                 heard = [loss.teachers for loss in spec.losses]
@@ -183,12 +195,24 @@ class LadderRun:
         self._tracker.start(rung, {}, {DROPPED_TAG: ", ".join(dropped)})
         self._tracker.start(None, {}, {f"{DROPPED_TAG}.{rung}": ", ".join(dropped)})
 
-    def _teach_by(self, spec: StudentSpec, folder: Folder) -> None:
-        """Trains a rung by those of its teachers who were not dropped."""
-        pool = self._pool(spec.name, [teacher for teacher in spec.teachers if teacher.name not in spec.dropped])
+    def _teach_by(self, spec: StudentSpec, folder: Folder, unstored: Collection[str], view: LiveView) -> None:
+        """Trains a rung by those of its teachers who were not dropped; starts those whom it will have to ask, and the
+        `unstored`."""
+        heard = [teacher for teacher in spec.teachers if teacher.name not in spec.dropped]
+        store = judged_by(self._store, spec.teachers) if self._store and heard else None
+        asked = {*unstored, *lacking(spec, store, len(self._dataset))} if store else {one.name for one in heard}
+        if known := [teacher.name for teacher in heard if teacher.name not in asked]:
+            view.say(f"{spec.name}  is taught from the store by {', '.join(known)}, who need not be started")
+        pool = self._pool(spec.name, [teacher for teacher in heard if teacher.name in asked])
+        claims = start_claims() if store and asked and spec.num_workers > 1 else None
+        is_stored = self._config.source == "pool" and not asked
         try:
-            train_rung(TrainJob(spec, self._shared, folder, pool and pool.handle, self._board))
+            train_rung(
+                TrainJob(spec, self._shared, folder, pool and pool.handle, self._board, store, is_stored, claims)
+            )
         finally:
+            if claims is not None:
+                ray.kill(claims)
             if pool is not None:
                 pool.stop()
                 record, earlier = pool.chronicle.record(spec.dropped), read_pool(folder)

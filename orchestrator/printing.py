@@ -21,8 +21,9 @@ PIXELS = {
     "sent": "pixels are sent to the teachers (inputs: sent)",
     "derived": "teachers build the pixels from ids and views (inputs: derived)",
 }
+PASSES = ("asked", "read", "computed", "written")
 COUNTS = ("serving", "wanted", "students waited")
-NUMBERS = (*COUNTS, "parameters", "each sample", "each step", "accuracy", "cross-entropy")
+NUMBERS = (*PASSES, *COUNTS, "parameters", "each sample", "each step", "accuracy", "cross-entropy")
 
 
 def print_plan(plan: Plan, console: Console) -> None:
@@ -57,6 +58,7 @@ def print_result(result: ExperimentResult, console: Console, tracked: str = "") 
         numbers = (f"{model.accuracy:.2%}", f"{model.cross_entropy:.4f}", f"{model.parameters:,}")
         _add(table, name, *numbers, style=style)
     console.print(table)
+    _print_passes(result, console)
     places = {"result": result.result_file, "student": result.student_file, "report": result.report_file}
     if tracked:
         local = tracked.startswith("sqlite:")
@@ -64,6 +66,27 @@ def print_result(result: ExperimentResult, console: Console, tracked: str = "") 
     console.print()
     for name, place in places.items():
         console.print(f"{name:<8} {place}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_passes(result: ExperimentResult, console: Console) -> None:
+    """How often teachers were asked, and how often they had to compute."""
+    table = _table("teacher passes, in samples", "rung", "teacher", *PASSES)
+    notes = []
+    for rung in result.rungs:
+        for teacher, passes in rung.passes.items():
+            _add(table, rung.name, teacher, *(f"{passes[name]:,}" for name in PASSES))
+            if passes["other_pixels"]:
+                notes.append(
+                    f"{rung.name}: the store knew {passes['other_pixels']:,} samples of {teacher} from other pixels: "
+                    "the data, the view or a package has changed; they were computed again"
+                )
+        if rung.unwritten:
+            notes.append(f"{rung.name}: the store was not written to the end: {rung.unwritten}")
+    if table.row_count:
+        console.print()
+        console.print(table)
+    for note in notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_pools(pools: Mapping[str, PoolStatus], free: Mapping[str, float], console: Console) -> None:

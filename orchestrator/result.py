@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from actors.serving import POOL_FILE
 from actors.storage import Folder
+from actors.store.passes import PASSES, summed
 
 CONFIG_FILE = "config.yaml"
 RESULT_FILE = "result.json"
@@ -42,8 +43,9 @@ class ModelResult:
 @dataclass(frozen=True)
 class RungResult:
     """How a rung was trained. `shares`: of the seconds of worker 0; `bytes_per_sample`: knowledge received; `pool`:
-    what its pool.json says, None where no pool served it; `dropped`: the cause by teacher that was lost on the way: the
-    rung is not what all of its teachers would have made.
+    what its pool.json says, None where no pool served it; `passes`: rows asked of each teacher, read from the store,
+    computed, written into it; `unwritten`: why writing ended, if it did; `dropped`: the cause by teacher that was lost
+    on the way: the rung is not what all of its teachers would have made.
     """
 
     name: str
@@ -56,12 +58,15 @@ class RungResult:
     history: list[dict[str, Any]]
     reused: bool
     pool: dict[str, Any] | None
+    passes: dict[str, dict[str, int]]
+    unwritten: str
     dropped: dict[str, str]
 
 
 @dataclass(frozen=True)
 class ExperimentResult:
-    """The result of one run. `folder` holds the resolved config, the student and this as JSON."""
+    """The result of one run. `folder` holds the resolved config, the student and this as JSON; `store`: where what
+    teachers said is kept, and in which encodings, None if it is not."""
 
     name: str
     seed: int
@@ -69,6 +74,7 @@ class ExperimentResult:
     models: tuple[ModelResult, ...]
     rungs: tuple[RungResult, ...]
     wall_s: float
+    store: dict[str, Any] | None
     test_samples: int
     classes: list[str]
     agreement: dict[str, Any]
@@ -109,3 +115,10 @@ def shown_cause(cause: str) -> str:
 def read_pool(rung: Folder) -> dict[str, Any] | None:
     """What the pool left in a rung's folder; None where there was none."""
     return json.loads(rung.read(POOL_FILE)) if rung.has(POOL_FILE) else None
+
+
+def read_passes(rung: Folder) -> tuple[dict[str, dict[str, int]], str]:
+    """What its workers say in the rung's folder of all that they asked; and why writing ended, if it did."""
+    told = [json.loads(rung.read(name)) for name in rung.names() if name.startswith(PASSES)]
+    ended = [one["writing_ended"] for one in told if one["writing_ended"]]
+    return summed([one["teachers"] for one in told]), ended[0] if ended else ""

@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, GetJsonSchemaHandler, ValidationInfo, field_validator, model_validator
 from pydantic_core import CoreSchema
 
-from actors.specs import ENSEMBLE_RULES, DataSpec, ImportSpec, InputSpec, Resources, TapPair
+from actors.specs import ENSEMBLE_RULES, DataSpec, EncodingName, ImportSpec, InputSpec, Resources, TapPair
 from orchestrator.fields import (
     Flag,
     Gpus,
     Key,
+    LocalPath,
     NaturalFloat,
     NaturalInt,
     Number,
@@ -194,6 +195,28 @@ class TapPairConfig(Section):
 
     def spec(self) -> TapPair:
         return TapPair(self.student, self.teacher)
+
+
+class StoreConfig(Section):
+    """What teachers have said is kept, and read where it is asked for again; `true` for the whole section: as it is by
+    default."""
+
+    folder: LocalPath | None = None
+    """Where it is kept, for all runs that name the same; null: store/ in the storage folder."""
+    encoding: EncodingName = "float16"
+    """How numbers are kept: float32, float16, bfloat16, or int8 with a scale for each row. The student hears them as
+    they are kept, also when they are new."""
+    encodings: dict[Key, EncodingName] = Field(default_factory=dict)
+    """The same for single taps, by name, and for `logits`."""
+
+    @classmethod
+    def expanded(cls, value: Any) -> Any:
+        """`true` and `false` as they may stand for the section."""
+        return ({} if value else None) if isinstance(value, bool) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [{"type": "boolean"}, handler(core)]}
 
 
 class TrackingConfig(Section):

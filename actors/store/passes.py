@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+PASSES = "passes-"
+"""With what the files begin in which the workers of a rung say it."""
 
 
 @dataclass
@@ -19,12 +22,12 @@ class Passes:
     other_pixels: int = 0
 
 
-def summed(several: Iterable[dict[str, dict[str, Any]]]) -> dict[str, dict[str, int]]:
-    """Counts by teacher of several processes as one."""
+def summed(several: Iterable[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, int]]:
+    """Counts by teacher, of several processes, as one."""
     totals: dict[str, Passes] = {}
     for teachers in several:
         for teacher, counts in teachers.items():
             total = totals.setdefault(teacher, Passes())
-            for field in fields(Passes):
-                setattr(total, field.name, getattr(total, field.name) + int(counts.get(field.name, 0)))
+            for one in fields(Passes):
+                setattr(total, one.name, getattr(total, one.name) + counts[one.name])
     return {teacher: asdict(total) for teacher, total in totals.items()}

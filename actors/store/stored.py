@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -32,6 +32,10 @@ PATIENCE_S = 60.0
 """Who computes what others wait for may itself wait for them: after so long, it is computed twice."""
 
 
+Tell = Callable[[Mapping[str, Passes], str], None]
+"""Is told the passes so far, and why nothing is written any more, or ``."""
+
+
 class StoredTeachers:
     """Reads through: what it returns is always what the store gives back. `serves`: the teachers of whom `inner` can
     be asked. For one thread."""
@@ -43,6 +47,7 @@ class StoredTeachers:
         inner: TeacherSource | None = None,
         serves: Collection[str] = (),
         claims: Claims | None = None,
+        tell: Tell = lambda passes, ended: None,
     ) -> None:
         self.log = ServingLog() if inner is None else inner.log
         self.passes = {teacher.name: Passes() for teacher in teachers}
@@ -54,6 +59,7 @@ class StoredTeachers:
         self._specs = {teacher.name: teacher for teacher in teachers}
         self._judges = {name: content_hash([store.judges[name], store.data]) for name in self._specs}
         self._claims = claims or NobodyElse()
+        self._tell = tell
         self._writer = Writer(self._claims, self._written)
         self._shelves: dict[str, Shelf] = {}
         self._shelves_of: dict[TeacherRequest, list[Shelf]] = {}
@@ -66,16 +72,12 @@ class StoredTeachers:
     def likes_ahead(self) -> int:
         return 1 if self._inner is None else self._inner.likes_ahead
 
-    @property
-    def writing_ended(self) -> str:
-        """Why nothing is written any more; empty as long as it is."""
-        return self._writer.ended
-
     def __enter__(self) -> StoredTeachers:
         return self
 
     def __exit__(self, *of_error: object) -> None:
         self._writer.close()
+        self._tell(self.passes, self._writer.ended)
 
     def ask(self, batch: Batch, request: KnowledgeRequest) -> StoredAnswer:
         if batch.position.epoch != self._epoch:
@@ -249,8 +251,10 @@ class StoredTeachers:
                 f"{expected[:12]}; its file has changed: start the run again"
             )
 
-    def _written(self, teacher: str, rows: int) -> None:
-        self.passes[teacher].written += rows
+    def _written(self, rows: Mapping[str, int]) -> None:
+        for teacher, count in rows.items():
+            self.passes[teacher].written += count
+        self._tell(self.passes, self._writer.ended)
 
 
 class StoredAnswer:

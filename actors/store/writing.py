@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from threading import Event, Lock, Thread
 
@@ -24,9 +25,9 @@ MOST_BYTES = 1 << 26
 
 
 class Writer:
-    """`ended`: why nothing is written any more. `written`: is told a teacher and how many of its rows."""
+    """`ended`: why nothing is written any more. `written`: is told how many rows of each teacher were."""
 
-    def __init__(self, claims: Claims, written: Callable[[str, int], None] = lambda teacher, rows: None) -> None:
+    def __init__(self, claims: Claims, written: Callable[[Mapping[str, int]], None]) -> None:
         self.ended = ""
         self._claims = claims
         self._written = written
@@ -64,10 +65,12 @@ class Writer:
             try:
                 for shelf in self._shelves.values():
                     shelf.write()
-                for teacher, _, keys in claimed:
-                    self._written(teacher, len(keys))
             except OSError as error:
                 self._end(error)
+            rows: Counter[str] = Counter()
+            for teacher, _, keys in claimed:
+                rows[teacher] += 0 if self.ended else len(keys)
+            self._written(rows)
             for _, judge, keys in claimed:
                 self._claims.release({judge: keys})
 
