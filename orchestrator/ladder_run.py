@@ -33,7 +33,7 @@ from orchestrator.ladder import Rung, ladder
 from orchestrator.launch import train_rung
 from orchestrator.live import LiveView
 from orchestrator.plan import inputs_of
-from orchestrator.result import DROPPED_FILE, read_dropped, read_pool, shown_cause
+from orchestrator.result import DROPPED_FILE, read_dropped, read_passes, read_pool, shown_cause
 from orchestrator.storing import encodings_of, judged_by, lacking, store_of, told
 from orchestrator.tracking.journal import FAILED, FINISHED, KILLED, Status
 from orchestrator.tracking.telling import epoch_values, rung_params, rung_values
@@ -132,7 +132,8 @@ class LadderRun:
         name = trained.rung.name
         for record in trained.outcome["history"]:
             self._tracker.epoch(name, record["epoch"], epoch_values(record))
-        self._tracker.values(name, rung_values(trained.outcome, read_pool(trained.folder)))
+        passes, _ = read_passes(trained.folder)
+        self._tracker.values(name, rung_values(trained.outcome, read_pool(trained.folder), passes))
         self._tracker.end(name, FINISHED)
 
     def _settle(self, rung: Rung, view: LiveView) -> None:

@@ -75,13 +75,18 @@ def _serving_values(workers: Sequence[Mapping[str, Any]]) -> Values:
     return by_teacher | by_worker if len(workers) > 1 else by_teacher
 
 
-def rung_values(outcome: Mapping[str, Any], pool: Mapping[str, Any] | None = None) -> Values:
-    """Of a rung that is trained. `pool`: what pool.json says, where a pool served it."""
+def rung_values(
+    outcome: Mapping[str, Any],
+    pool: Mapping[str, Any] | None = None,
+    passes: Mapping[str, Mapping[str, int]] | None = None,
+) -> Values:
+    """Of a rung that is trained. `pool`: what pool.json says, where a pool served it; `passes`: by teacher."""
     restarts = pool["restarts"] if pool else {}
     return {
         "bytes_per_sample": outcome["bytes_per_sample"],
         "parameters": outcome["parameters"],
         **{f"teacher/{teacher}/restarts": count for teacher, count in restarts.items()},
+        **{f"teacher/{teacher}/{name}": one[name] for teacher, one in (passes or {}).items() for name in one},
     }
 
 

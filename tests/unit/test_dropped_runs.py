@@ -66,7 +66,7 @@ def test_a_rule_that_cannot_is_refused_with_a_way_out(rule):
 
 
 def rung_that_lost(**dropped) -> RungResult:
-    return RungResult("student", "student", {}, {}, 0.0, 0.0, {}, [], reused=False, pool=None, dropped=dropped)
+    return RungResult("student", "student", {}, {}, 0.0, 0.0, {}, [], False, None, {}, "", dropped)
 
 
 def test_what_a_rung_lost_lies_in_its_folder_and_in_the_result(tmp_path):

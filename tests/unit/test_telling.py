@@ -82,11 +82,14 @@ def test_the_values_of_a_rung_say_how_often_replicas_were_restarted():
         "teacher/a/restarts": 3,
         "teacher/b/restarts": 0,
     }
+    passes = {"a": {"asked": 100, "read": 60, "computed": 40, "written": 40, "other_pixels": 0}}
+    told = rung_values(outcome, None, passes)
+    assert told["teacher/a/asked"] == 100 and told["teacher/a/read"] == 60 and told["teacher/a/computed"] == 40
 
 
 def test_the_values_of_a_result_leave_out_what_is_not_known():
     model = ModelResult("a", "teacher", 0.9, 0.3, 10, 100, 0.02, [0.9], [], 40, None, {"1": 2.0, "64": 30.0})
-    result = ExperimentResult("x", 0, "/x", (model,), (), 5.0, 100, ["c"], {}, None, [], [])
+    result = ExperimentResult("x", 0, "/x", (model,), (), 5.0, None, 100, ["c"], {}, None, [], [])
     assert result_values(result) == {
         "wall_s": 5.0,
         "test/a/accuracy": 0.9,
