@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -79,3 +82,14 @@ class Folder:
 
     def remove(self, name: str) -> None:
         Path(self.path, name).unlink(missing_ok=True)
+
+    def remove_all(self) -> None:
+        """The folder, with all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def clean(self, older_than_s: float) -> None:
+        """Removes what killed writers have left behind so long ago."""
+        for entry in self._there():
+            with suppress(FileNotFoundError):
+                if entry.is_file() and entry.name[0] == "." and time.time() - entry.stat().st_mtime > older_than_s:
+                    os.unlink(entry.path)

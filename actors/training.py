@@ -88,14 +88,14 @@ def train(job: TrainJob, worker: Worker) -> None:
     torch.set_num_threads(job.spec.resources.threads)
     seed_everything(job.spec.recipe.seed)
     shared: SharedDataset = ray.get(job.dataset)
-    with _source(job, worker) as source:
+    with source_of(job, worker) as source:
         trainer = StudentTrainer(
             job.spec,
             shared.open(),
             source,
             Checkpoints(job.folder / "checkpoints"),
             worker=worker,
-            report=_report_to(job.board),
+            report=report_to(job.board),
             show=lambda timeline: job.folder.write(timeline_file(worker.rank), json.dumps(timeline).encode()),
         )
         state = trainer.run()
@@ -119,7 +119,7 @@ def outcome(spec: StudentSpec, state: TrainingState, trainer: StudentTrainer) ->
 
 
 @contextmanager
-def _source(job: TrainJob, worker: Worker) -> Iterator[TeacherSource]:
+def source_of(job: TrainJob, worker: Worker) -> Iterator[TeacherSource]:
     """Says in the rung's folder how often teachers were asked: with a store while it is written, else at the end."""
     tell = partial(_tell_passes, job.folder, f"{PASSES}{worker.rank}-{uuid.uuid4().hex[:8]}.json")
     inner, serves = _inner(job, worker)
@@ -144,7 +144,7 @@ def _tell_passes(folder: Folder, name: str, passes: Mapping[str, Passes], ended:
     folder.write(name, json.dumps(told).encode())
 
 
-def _report_to(board: Any | None) -> Report:
+def report_to(board: Any | None) -> Report:
     if board is None:
         return lambda progress: None
     return lambda progress: board.post.remote(progress)

@@ -14,6 +14,8 @@ import typer
 from rich.console import Console
 
 from actors.errors import KnowledgeError, TeacherLostError
+from orchestrator.store_commands import store
+from orchestrator.terminal import Address, Overrides, terminal
 
 app = typer.Typer(
     name="collegium",
@@ -24,16 +26,10 @@ app = typer.Typer(
 )
 pool = typer.Typer(help="Who serves the teachers of a run under way: look, add, remove.", no_args_is_help=True)
 app.add_typer(pool, name="pool")
+app.add_typer(store, name="store")
 errors = Console(stderr=True)
-WIDTH_OF_FILES = 140
 INTERRUPTED = 130
 COMPARISON_FILE = "comparison.html"
-
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(help="Changes to the config, as key.path=value.", metavar="[KEY.PATH=VALUE]..."),
-]
-Address = Annotated[str | None, typer.Option(help="Of a Ray cluster, e.g. auto or ray://host:10001.")]
 
 Run = Annotated[str, typer.Argument(help="The folder of a run.", metavar="RUN")]
 Teacher = Annotated[str, typer.Argument(help="Its name, or that of the actor it shares with others.")]
@@ -171,12 +167,6 @@ def refuse_misspelt(elsewhere: Sequence[str]) -> None:
     slips = [not_here(line) for line in elsewhere if is_misspelt(line)]
     if slips:
         raise ValueError("\n".join([*slips, "on a cluster that has them, check with --address"]))
-
-
-def terminal() -> Console:
-    """Wide where the output goes to a file: tables are not folded there."""
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDTH_OF_FILES)
 
 
 def main() -> None:

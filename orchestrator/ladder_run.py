@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -20,47 +19,40 @@ from actors.pool.chronicle import joined
 from actors.pool.keeper import PoolSettings, TeacherPool
 from actors.progress import ProgressBoard
 from actors.serving import POOL_FILE
-from actors.specs import StudentSpec, TeacherSpec
+from actors.specs import StoreSpec, StudentSpec, TeacherSpec
 from actors.storage import Folder
 from actors.store.shared_claims import start_claims
 from actors.training import OUTCOME_FILE, WEIGHTS_FILE, TrainJob
 from actors.views import MapDataset
 from orchestrator.checking import Findings
 from orchestrator.config import ExperimentConfig
-from orchestrator.fields import MODELS_FOLDER
 from orchestrator.identity import file_hash, rung_key
 from orchestrator.ladder import Rung, ladder
-from orchestrator.launch import train_rung
+from orchestrator.launch import fill_rung, train_rung
 from orchestrator.live import LiveView
 from orchestrator.plan import inputs_of
 from orchestrator.result import DROPPED_FILE, read_dropped, read_passes, read_pool, shown_cause
-from orchestrator.storing import encodings_of, judged_by, lacking, store_of, told
+from orchestrator.storing import encodings_of, judged_by, lacking, requests_by_view, store_name, store_of, told
 from orchestrator.tracking.journal import FAILED, FINISHED, KILLED, Status
 from orchestrator.tracking.telling import epoch_values, rung_params, rung_values
 from orchestrator.tracking.tracker import Tracker
+from orchestrator.trained import Trained, models_folder, read_trained, refuse_other_rung
 
 POLL_S = 0.25
-KEY_FILE = "key"
 DROPPED_TAG = "collegium.dropped"
 NOT_WHOLE = "so it will not be what all of its teachers would make"
 
 
-class CannotResume(ValueError):
-    """A run that was begun under something else."""
-
-
 @dataclass(frozen=True)
-class Trained:
-    """A rung that is done. `reused`: an earlier run had trained the same."""
+class Filled:
+    """A rung whose teachers' knowledge lies in the store."""
 
-    rung: Rung
-    folder: Folder
-    outcome: Mapping[str, Any]
-    reused: bool
+    spec: StudentSpec
+    store: StoreSpec
+    passes: Mapping[str, Mapping[str, int]]
 
-    @property
-    def weights(self) -> str:
-        return self.folder.file(WEIGHTS_FILE)
+
+Work = Callable[[Rung, LiveView], Trained | Filled]
 
 
 class LadderRun:
@@ -76,7 +68,7 @@ class LadderRun:
         self._folder = folder
         self._tracker = tracker
         self._namespace = namespace
-        self._models = Folder(str(Path(config.storage).absolute())) / MODELS_FOLDER
+        self._models = models_folder(config)
         self._data = config.data.spec()
         self._dataset = self._data.train.build()
         self._fingerprint = dataset_fingerprint(self._dataset, self._data)
@@ -84,7 +76,7 @@ class LadderRun:
         self._shared = ray.put(shared(self._dataset, "data.train"))
         alive = {"max_restarts": -1, "max_task_retries": -1}
         self._board: Any = ray.remote(ProgressBoard).options(num_cpus=0, **alive).remote()
-        self._done: dict[str, Future[Trained]] = {}
+        self._done: dict[str, Future[Any]] = {}
         self._pools: list[TeacherPool] = []
         self._told: list[str] = []
         self._ended = False
@@ -96,10 +88,22 @@ class LadderRun:
 
     def train(self, view: LiveView) -> dict[str, Trained]:
         """Raises what ended the first rung that failed."""
-        self._done = {rung.name: Future() for rung in ladder(self._config)}
+        return self._work(view, {rung.name: (rung, self._train_and_tell) for rung in ladder(self._config)})
+
+    def fill(self, view: LiveView) -> dict[str, Filled]:
+        """The store, with all that those who teach say; they are trained first where need be."""
+        rungs = ladder(self._config)
+        teaching = {name for rung in rungs for name in rung.teachers}
+        trained = {rung.name: (rung, self._train_and_tell) for rung in rungs if rung.name in teaching}
+        filled = {store_name(rung.name): (rung, self._fill) for rung in rungs if rung.teachers}
+        done = self._work(view, {**trained, **filled})
+        return {name: done[name] for name in filled}
+
+    def _work(self, view: LiveView, works: Mapping[str, tuple[Rung, Work]]) -> dict[str, Any]:
+        self._done = {name: Future() for name in works}
         view.say(f"starting {', '.join(self._done)}; each waits for its teachers")
-        for rung in ladder(self._config):
-            threading.Thread(target=self._settle, args=(rung, view), name=rung.name, daemon=True).start()
+        for name, (rung, work) in works.items():
+            threading.Thread(target=self._settle, args=(name, rung, work, view), name=name, daemon=True).start()
         try:
             return self._wait(view)
         except BaseException as error:
@@ -136,20 +140,38 @@ class LadderRun:
         self._tracker.values(name, rung_values(trained.outcome, read_pool(trained.folder), passes))
         self._tracker.end(name, FINISHED)
 
-    def _settle(self, rung: Rung, view: LiveView) -> None:
+    def _settle(self, name: str, rung: Rung, work: Work, view: LiveView) -> None:
         try:
-            for name in set(rung.teachers) & set(self._done):
-                self._done[name].result()
-            trained = self._train(rung, view)
-            self._tell(trained)
+            for teacher in set(rung.teachers) & set(self._done):
+                self._done[teacher].result()
+            self._done[name].set_result(work(rung, view))
         except BaseException as error:
-            self._done[rung.name].set_exception(error)
-            return
+            self._done[name].set_exception(error)
+
+    def _train_and_tell(self, rung: Rung, view: LiveView) -> Trained:
+        trained = self._train(rung, view)
+        self._tell(trained)
         if rung.name in self.teachers:
             self.teachers[rung.name] = replace(self.teachers[rung.name], weights=trained.weights)
         if trained.reused:
             view.say(f"{rung.name}  found trained: {trained.folder}")
-        self._done[rung.name].set_result(trained)
+        return trained
+
+    def _fill(self, rung: Rung, view: LiveView) -> Filled:
+        spec = rung.spec(self._data, self._config.data.validation, self._num_classes, self.teachers)
+        folder = self._folder / "rungs" / store_name(rung.name)
+        assert self._store is not None
+        store = judged_by(self._store, spec.teachers)
+        asked = set(lacking(spec, store, len(self._dataset)))
+        if asked:
+            pool = self._pool(store_name(rung.name), [teacher for teacher in spec.teachers if teacher.name in asked])
+            try:
+                job = TrainJob(spec, self._shared, folder, pool and pool.handle, self._board, store)
+                fill_rung(job, requests_by_view(spec, asked))
+            finally:
+                if pool is not None:
+                    pool.stop()
+        return Filled(spec, store, read_passes(folder)[0])
 
     def _train(self, rung: Rung, view: LiveView) -> Trained:
         spec = rung.spec(self._data, self._config.data.validation, self._num_classes, self.teachers)
@@ -233,18 +255,6 @@ class LadderRun:
         return pool
 
 
-def refuse_other_rung(folder: Folder, key: str, name: str) -> None:
-    """Marks a rung's folder with its key; raises ValueError where it was begun under another."""
-    if not folder.has(KEY_FILE):
-        folder.write(KEY_FILE, key.encode())
-    begun = folder.read(KEY_FILE).decode()
-    if begun != key:
-        raise CannotResume(
-            f"resume: {name} was begun as {begun}, it would go on as {key}: its data, recipe, teachers or code "
-            "(Collegium's, yours, or a package's version) have changed; start a new run"
-        )
-
-
 def shared(dataset: MapDataset, where: str) -> SharedDataset:
     """Raises ValueError where the dataset cannot be sent to other processes."""
     try:
@@ -254,7 +264,3 @@ def shared(dataset: MapDataset, where: str) -> SharedDataset:
             f"{where}: {type(dataset).__name__} cannot be sent to other processes ({error}); "
             "open files when a row is read"
         ) from error
-
-
-def read_trained(rung: Rung, folder: Folder, *, reused: bool) -> Trained:
-    return Trained(rung, folder, json.loads(folder.read(OUTCOME_FILE)), reused)

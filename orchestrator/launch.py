@@ -1,14 +1,18 @@
-"""Trains one rung on the cluster: as a Ray task, or as a Ray Train group that starts again after a worker died."""
+"""Trains one rung on the cluster, or fills the store for it: as Ray tasks, or as a Ray Train group that starts again
+after a worker died."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import ray
 from ray.exceptions import RayTaskError
 
+from actors.knowledge import KnowledgeRequest
 from actors.policies.failure import MOST_RESTARTS, may_restart
+from actors.store.filling import FillJob, fill_task
 from actors.training import RungError, TrainJob, train_loop, train_task
 
 logger = logging.getLogger(__name__)
@@ -22,16 +26,32 @@ def train_rung(job: TrainJob) -> None:
         _train_in_group(job)
 
 
+def fill_rung(job: TrainJob, requests: Mapping[int, KnowledgeRequest]) -> None:
+    """Blocks until the store has all that a rung asks: as many tasks as it has workers share the rows."""
+    count = job.spec.num_workers
+    task = _as_task(fill_task, job)
+    _awaited([task.remote(FillJob(job, requests, rank, count)) for rank in range(count)])
+
+
 def _train_in_task(job: TrainJob) -> None:
+    _awaited([_as_task(train_task, job).remote(job)])
+
+
+def _as_task(function: Callable[..., None], job: TrainJob) -> Any:
+    """With a worker's resources; started again where its process dies."""
     resources = job.spec.resources
-    task = ray.remote(train_task).options(
+    remote: Any = ray.remote(function)
+    return remote.options(
         num_cpus=resources.num_cpus,
         num_gpus=resources.num_gpus,
         resources=dict(resources.custom),
         max_retries=MOST_RESTARTS,
     )
+
+
+def _awaited(tasks: list[ray.ObjectRef]) -> None:
     try:
-        ray.get(task.remote(job))
+        ray.get(tasks)
     except RayTaskError as error:
         raise error.cause from error
 

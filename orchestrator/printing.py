@@ -23,17 +23,18 @@ PIXELS = {
 }
 PASSES = ("asked", "read", "computed", "written")
 COUNTS = ("serving", "wanted", "students waited")
-NUMBERS = (*PASSES, *COUNTS, "parameters", "each sample", "each step", "accuracy", "cross-entropy")
+STORED = ("samples", "views", "complete", "files", "size", "there", "needed", "compared", "other pixels", "differ")
+NUMBERS = (*PASSES, *STORED, *COUNTS, "parameters", "each sample", "each step", "accuracy", "cross-entropy")
 
 
 def print_plan(plan: Plan, console: Console) -> None:
-    rungs = _table(f"{plan.name}: the plan", "rung", "parameters", "trained", "takes")
-    taught = _table("", "taught", "by", "knowledge", "each sample", "each step")
+    rungs = table_of(f"{plan.name}: the plan", "rung", "parameters", "trained", "takes")
+    taught = table_of("", "taught", "by", "knowledge", "each sample", "each step")
     for planned in plan.rungs:
-        _add(rungs, *_rung_row(planned))
+        add_row(rungs, *_rung_row(planned))
         for one in planned.teaching:
             sent = (_per_sample(one), "?" if one.bytes_per_step is None else bytes_text(one.bytes_per_step))
-            _add(taught, planned.rung.name, one.teacher, ", ".join(one.outputs), *sent)
+            add_row(taught, planned.rung.name, one.teacher, ", ".join(one.outputs), *sent)
     console.print(rungs)
     console.print()
     console.print(taught)
@@ -51,12 +52,12 @@ def print_cluster(resources: Mapping[str, float], console: Console) -> None:
 
 def print_result(result: ExperimentResult, console: Console, tracked: str = "") -> None:
     """`tracked`: the store that MLflow keeps the run in."""
-    table = _table(f"{result.name}: on the test set", "model", "accuracy", "cross-entropy", "parameters")
+    table = table_of(f"{result.name}: on the test set", "model", "accuracy", "cross-entropy", "parameters")
     for model in result.models:
         name = model.name if model.role in ("ensemble", model.name) else f"{model.role} {model.name}"
         style = "bold" if model.role == "student" else ""
         numbers = (f"{model.accuracy:.2%}", f"{model.cross_entropy:.4f}", f"{model.parameters:,}")
-        _add(table, name, *numbers, style=style)
+        add_row(table, name, *numbers, style=style)
     console.print(table)
     _print_passes(result, console)
     places = {"result": result.result_file, "student": result.student_file, "report": result.report_file}
@@ -69,34 +70,40 @@ def print_result(result: ExperimentResult, console: Console, tracked: str = "") 
 
 
 def _print_passes(result: ExperimentResult, console: Console) -> None:
-    """How often teachers were asked, and how often they had to compute."""
-    table = _table("teacher passes, in samples", "rung", "teacher", *PASSES)
-    notes = []
+    print_passes({rung.name: rung.passes for rung in result.rungs}, console)
     for rung in result.rungs:
-        for teacher, passes in rung.passes.items():
-            _add(table, rung.name, teacher, *(f"{passes[name]:,}" for name in PASSES))
-            if passes["other_pixels"]:
-                notes.append(
-                    f"{rung.name}: the store knew {passes['other_pixels']:,} samples of {teacher} from other pixels: "
-                    "the data, the view or a package has changed; they were computed again"
-                )
         if rung.unwritten:
-            notes.append(f"{rung.name}: the store was not written to the end: {rung.unwritten}")
+            text = f"{rung.name}: the store was not written to the end: {rung.unwritten}"
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_passes(rungs: Mapping[str, Mapping[str, Mapping[str, int]]], console: Console) -> None:
+    """How often teachers were asked, and how often they had to compute; by rung and teacher."""
+    table = table_of("teacher passes, in samples", "rung", "teacher", *PASSES)
+    for rung, teachers in rungs.items():
+        for teacher, passes in teachers.items():
+            add_row(table, rung, teacher, *(f"{passes[name]:,}" for name in PASSES))
     if table.row_count:
         console.print()
         console.print(table)
-    for note in notes:
-        console.print(note, highlight=False, markup=False, soft_wrap=True)
+    for rung, teachers in rungs.items():
+        for teacher, passes in teachers.items():
+            if passes["other_pixels"]:
+                text = (
+                    f"{rung}: the store knew {passes['other_pixels']:,} samples of {teacher} from other pixels: the "
+                    "data, the view or a package has changed; they were computed again"
+                )
+                console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_pools(pools: Mapping[str, PoolStatus], free: Mapping[str, float], console: Console) -> None:
     """By rung; `free`: what the cluster has left."""
-    table = _table("", "rung", "teacher", *COUNTS)
+    table = table_of("", "rung", "teacher", *COUNTS)
     lines = []
     for rung, pool in pools.items():
         for name, host in pool.hosts.items():
             called = name if host.teachers == (name,) else f"{name} ({', '.join(host.teachers)})"
-            _add(table, rung, called, str(host.serving), str(host.wanted), f"{host.waited:.0%}")
+            add_row(table, rung, called, str(host.serving), str(host.wanted), f"{host.waited:.0%}")
             if host.trouble and name not in pool.failed:
                 lines.append(f"{rung}: {name}: a new replica could not be started, tried again: {host.trouble}")
         lines += [f"{rung}: {lost.host} replica {lost.number} was lost: {cause}" for lost, cause in pool.lost.items()]
@@ -120,14 +127,16 @@ def amounts_text(amounts: Mapping[str, float]) -> str:
     return ", ".join(f"{amount:g} {name}" for name, amount in sorted(amounts.items())) or "nothing"
 
 
-def _table(title: str, *headings: str) -> Table:
+def table_of(title: str, *headings: str) -> Table:
+    """Numbers stand on the right."""
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in headings:
         table.add_column(heading, overflow="fold", justify="right" if heading in NUMBERS else "left")
     return table
 
 
-def _add(table: Table, *cells: str, style: str = "") -> None:
+def add_row(table: Table, *cells: str, style: str = "") -> None:
+    """Cells are text, not markup."""
     table.add_row(*map(escape, cells), style=style)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 
 from actors.data import slice_ids, view_of
 from actors.hearing import Hearing
-from actors.knowledge import TeacherRequest, merged
+from actors.knowledge import KnowledgeRequest, TeacherRequest, merged
 from actors.specs import StoreSpec, StudentSpec, TeacherSpec
 from actors.storage import Folder
 from actors.store.keys import data_identity, judge_identity, pieces, row_keys
@@ -73,26 +73,68 @@ def encodings_of(store: StoreSpec | None) -> Mapping[str, Any] | None:
 def lacking(spec: StudentSpec, store: StoreSpec, length: int) -> list[str]:
     """The teachers of a rung who must be asked something. `length`: of the training set. Whether pixels are still the
     same is seen while training."""
-    by_name = {teacher.name: teacher for teacher in spec.teachers if teacher.name not in spec.dropped}
-    views_of: dict[TeacherRequest, set[int]] = {}
-    for epoch in range(spec.recipe.epochs):
-        for request in _requests(spec, by_name, epoch):
-            views_of.setdefault(request, set()).add(view_of(spec.data.num_views, epoch))
-    ids = _ids(spec, length)
+    return list(dict.fromkeys(one.teacher for one in coverage(spec, store, length) if one.there < one.needed))
+
+
+@dataclass(frozen=True)
+class Covered:
+    """Of one piece of a teacher's knowledge: how many of the rows that a rung needs are there."""
+
+    teacher: str
+    piece: str
+    there: int
+    needed: int
+
+
+def coverage(spec: StudentSpec, store: StoreSpec, length: int) -> list[Covered]:
+    """Of each piece that a rung will ask for, in all views that it uses it in."""
+    by_name = {teacher.name: teacher for teacher in spec.teachers}
+    ids, views_of = _ids(spec, length), _views_of_requests(spec)
     shelves: dict[str, Shelf] = {}
-    found = []
+    views_of_piece: dict[tuple[str, str, str], set[int]] = {}
     for request, views in views_of.items():
         for piece in pieces(request, by_name[request.teacher], store):
-            shelf = shelves.setdefault(piece.key, Shelf(Folder(store.folder), piece))
-            if not all(_holds(shelf, ids, view) for view in views):
-                found.append(request.teacher)
-    return [name for name in by_name if name in found]
+            shelves.setdefault(piece.key, Shelf(Folder(store.folder), piece))
+            views_of_piece.setdefault((request.teacher, piece.name, piece.key), set()).update(views)
+    return [
+        Covered(teacher, name, sum(_held(shelves[key], ids, view) for view in views), len(ids) * len(views))
+        for (teacher, name, key), views in views_of_piece.items()
+    ]
 
 
-def _requests(spec: StudentSpec, teachers: Mapping[str, TeacherSpec], epoch: int) -> Iterator[TeacherRequest]:
+def _views_of_requests(spec: StudentSpec) -> dict[TeacherRequest, set[int]]:
+    views: dict[TeacherRequest, set[int]] = {}
+    for epoch in range(spec.recipe.epochs):
+        for request in _requests(spec, epoch):
+            views.setdefault(request, set()).add(view_of(spec.data.num_views, epoch))
+    return views
+
+
+def requests_by_view(spec: StudentSpec, teachers: Collection[str]) -> dict[int, KnowledgeRequest]:
+    """All that a rung asks of these teachers in each view, as one request each."""
+    by_view: dict[int, dict[str, list[TeacherRequest]]] = {}
+    for request, views in _views_of_requests(spec).items():
+        for view in views if request.teacher in teachers else ():
+            by_view.setdefault(view, {}).setdefault(request.teacher, []).append(request)
+    return {view: tuple(map(_together, by_view[view].values())) for view in sorted(by_view)}
+
+
+def _together(several: Sequence[TeacherRequest]) -> TeacherRequest:
+    """All of it: unlike `merged`, also what could be made of something else."""
+    return TeacherRequest(
+        several[0].teacher,
+        any(one.logits for one in several),
+        tuple(dict.fromkeys(tap for one in several for tap in one.taps)),
+        None,
+        tuple(dict.fromkeys(reduction for one in several for reduction in one.reductions)),
+    )
+
+
+def _requests(spec: StudentSpec, epoch: int) -> Iterator[TeacherRequest]:
     active = [loss for loss in spec.losses if loss.weight.at(epoch) != 0]
-    for name, teacher in teachers.items():
-        if heard := [Hearing(loss, teacher).request for loss in active if name in loss.teachers]:
+    for teacher in spec.teachers:
+        heard = [Hearing(loss, teacher).request for loss in active if teacher.name in loss.teachers]
+        if heard and teacher.name not in spec.dropped:
             yield merged(heard)
 
 
@@ -101,8 +143,29 @@ def _ids(spec: StudentSpec, length: int) -> np.ndarray:
     return np.concatenate([slices[name] for name in (spec.labelled, spec.unlabelled) if name])
 
 
-def _holds(shelf: Shelf, ids: np.ndarray, view: int) -> bool:
-    return len(shelf) >= len(ids) and bool(shelf.holds(row_keys(ids, np.full(len(ids), view))).all())
+def _held(shelf: Shelf, ids: np.ndarray, view: int) -> int:
+    return int(shelf.holds(row_keys(ids, np.full(len(ids), view))).sum())
+
+
+def store_name(rung: str) -> str:
+    """What filling the store for a rung is called."""
+    return f"store for {rung}"
+
+
+def refuse_storeless(config: ExperimentConfig) -> None:
+    """Raises ValueError where nothing is kept."""
+    if config.store is None:
+        raise ValueError("store: this config keeps nothing; add `store: true`")
+
+
+def refuse_endless(config: ExperimentConfig) -> None:
+    """Raises ValueError where there is no store, or no end of what could be put into it."""
+    refuse_storeless(config)
+    if config.data.num_views == "fresh":
+        raise ValueError(
+            "data.num_views: expected a number, got 'fresh': every epoch would ask for views that no other run uses; "
+            "say how many each sample has, 4 say"
+        )
 
 
 def told(store: StoreSpec | None) -> dict[str, Any] | None:

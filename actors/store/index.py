@@ -68,6 +68,10 @@ class Index:
             others |= other
         return places, others & (places == MISSING)
 
+    def keys(self) -> np.ndarray:
+        """Each key once, sorted."""
+        return np.unique(np.concatenate([run.keys for run in self._runs] or [np.zeros(0, dtype=np.uint64)]))
+
     def holds(self, keys: np.ndarray) -> np.ndarray:
         """Whether each key is there, whatever its pixels."""
         there = np.zeros(len(keys), dtype=bool)

@@ -7,7 +7,7 @@ Imports no Ray.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -169,13 +169,13 @@ def _bounded(columns: Columns, encoding: Encoding) -> bool:
     return values.dtype.kind != "f" or all(np.isfinite(part).all() for part in parts)
 
 
-def metadata_of(content: pa.Buffer) -> Mapping[str, str]:
-    """What a file says of itself; raises ShardError where it is none of a store's."""
+def identity_in(path: str) -> str:
+    """What the rows of a file depend on, as it says itself; raises ShardError where it is none of a store's."""
     try:
-        with pa.ipc.open_file(content) as reader:
-            found = {name.decode(): value.decode() for name, value in (reader.schema.metadata or {}).items()}
-    except (pa.ArrowException, OSError, OverflowError, MemoryError, UnicodeDecodeError) as error:
-        raise ShardError(f"it is no whole Arrow file: {str(error).splitlines()[0]}") from error
-    if found.get("format") != FORMAT:
-        raise ShardError(f"it is no {FORMAT}")
-    return found
+        with pa.memory_map(path) as mapped, pa.ipc.open_file(mapped) as reader:
+            found = reader.schema.metadata or {}
+            return found[b"identity"].decode() if found[b"format"] == FORMAT.encode() else ""
+    except (pa.ArrowException, OSError, OverflowError, MemoryError, UnicodeDecodeError, KeyError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ShardError(f"it is no whole Arrow file of a store: {error}") from error

@@ -130,23 +130,43 @@ class Shelf:
             self._unwritten.append(rows)
             self._register([rows])
 
-    def write(self) -> Rows | None:
-        """Makes a shard of what is not written; which rows. Raises OSError where it cannot be written."""
+    def keys(self) -> np.ndarray:
+        """Of all rows, each once."""
+        with self._lock:
+            return self._index.keys()
+
+    def write(self) -> str | None:
+        """Makes a shard of what is not written; its name. Raises OSError where it cannot be written."""
         with self._lock:
             waiting = list(self._unwritten)
         if not waiting:
             return None
-        rows = joined(waiting)
-        content = packed(rows, self.piece.encoding, self.piece.identity)
-        name = name_of(content)
-        self._folder.write(name, content)
-        written = self._open(name)
+        name, written = self._written(joined(waiting))
         with self._lock:
             self._unwritten = self._unwritten[len(waiting) :]
             if written is not None:
                 self._shards[name] = written
                 self._replace(waiting, written)
-        return rows
+        return name
+
+    def merge(self, names: Sequence[str]) -> None:
+        """Makes one shard of several small ones. Raises OSError where it cannot be written: then they stay."""
+        with self._lock:
+            parts = [self._shards[name] for name in names if name in self._shards]
+        merged, rows = self._written(joined(parts))
+        if rows is None:
+            return
+        for name in set(names) - {merged}:
+            self._folder.remove(name)
+        with self._lock:
+            self._shards = {name: rows for name, rows in self._shards.items() if name not in names} | {merged: rows}
+            self._lay_out()
+
+    def _written(self, rows: Rows) -> tuple[str, Rows | None]:
+        content = packed(rows, self.piece.encoding, self.piece.identity)
+        name = name_of(content)
+        self._folder.write(name, content)
+        return name, self._open(name)
 
     def _replace(self, waiting: Sequence[Rows], written: Rows) -> None:
         """Rows in memory by the same rows of the file, in their places."""

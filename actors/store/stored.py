@@ -19,6 +19,7 @@ from actors.storage import Folder
 from actors.store.claims import Claims, NobodyElse
 from actors.store.encodings import Columns
 from actors.store.keys import pieces, row_keys
+from actors.store.leases import Lease
 from actors.store.passes import Passes
 from actors.store.shard import Rows
 from actors.store.shelf import Shelf
@@ -60,7 +61,8 @@ class StoredTeachers:
         self._judges = {name: content_hash([store.judges[name], store.data]) for name in self._specs}
         self._claims = claims or NobodyElse()
         self._tell = tell
-        self._writer = Writer(self._claims, self._written)
+        self._lease = Lease(self._folder)
+        self._writer = Writer(self._claims, self._lease, self._written)
         self._shelves: dict[str, Shelf] = {}
         self._shelves_of: dict[TeacherRequest, list[Shelf]] = {}
         self._under_way: dict[str, dict[int, Fetch]] = {name: {} for name in self._specs}
@@ -89,6 +91,13 @@ class StoredTeachers:
         self._fetch(batch, wanted)
         return StoredAnswer(self, batch, wanted)
 
+    def unknown(self, ids: np.ndarray, view: int, request: KnowledgeRequest) -> np.ndarray:
+        """The ids of which the store lacks something that is requested, in this view."""
+        keys, known = row_keys(ids, np.full(len(ids), view)), np.ones(len(ids), dtype=bool)
+        for shelf in {shelf for one in request for shelf in self._shelves_for(one)}:
+            known &= shelf.holds(keys)
+        return ids[~known]
+
     def _wanted(self, batch: Batch, request: TeacherRequest) -> Wanted:
         began, start = time.time(), time.perf_counter()
         batch_digests = batch.digests
@@ -112,6 +121,7 @@ class StoredTeachers:
         asked = replace(request, rows=None)
         if asked not in self._shelves_of:
             found = pieces(asked, self._specs[request.teacher], self._store)
+            self._lease.hold({piece.key for piece in found})
             for piece in found:
                 if piece.key not in self._shelves:
                     self._shelves[piece.key] = Shelf(self._folder, piece)

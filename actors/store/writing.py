@@ -9,11 +9,13 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from threading import Event, Lock, Thread
 
 import numpy as np
 
 from actors.store.claims import Claims
+from actors.store.leases import Lease
 from actors.store.shard import Rows
 from actors.store.shelf import Shelf
 
@@ -22,16 +24,20 @@ logger = logging.getLogger(__name__)
 EACH_S = 2.0
 TICK_S = 0.25
 MOST_BYTES = 1 << 26
+MANY_SHARDS = 32
+"""So many small ones of a writer's own become a large one."""
 
 
 class Writer:
     """`ended`: why nothing is written any more. `written`: is told how many rows of each teacher were."""
 
-    def __init__(self, claims: Claims, written: Callable[[Mapping[str, int]], None]) -> None:
+    def __init__(self, claims: Claims, lease: Lease, written: Callable[[Mapping[str, int]], None]) -> None:
         self.ended = ""
+        self._lease = lease
         self._claims = claims
         self._written = written
         self._shelves: dict[str, Shelf] = {}
+        self._small: dict[str, list[str]] = {}
         self._claimed: list[tuple[str, str, np.ndarray]] = []
         self._num_bytes = 0
         self._flushed_s = time.monotonic()
@@ -64,7 +70,7 @@ class Writer:
                 return
             try:
                 for shelf in self._shelves.values():
-                    shelf.write()
+                    self._write(shelf)
             except OSError as error:
                 self._end(error)
             rows: Counter[str] = Counter()
@@ -74,11 +80,23 @@ class Writer:
             for _, judge, keys in claimed:
                 self._claims.release({judge: keys})
 
+    def _write(self, shelf: Shelf, few: int = MANY_SHARDS) -> None:
+        name = shelf.write()
+        small = self._small.setdefault(shelf.piece.key, [])
+        small += [name] if name else []
+        if len(small) >= few:
+            shelf.merge(small)
+            small.clear()
+
     def close(self) -> None:
         self._closing.set()
         self._full.set()
         self._thread.join()
         self.flush()
+        with suppress(OSError):
+            for shelf in self._shelves.values():
+                self._write(shelf, few=2)
+        self._lease.end()
 
     def _end(self, error: OSError) -> None:
         self.ended = str(error)
@@ -94,6 +112,7 @@ class Writer:
         while not self._closing.is_set():
             is_full = self._full.wait(TICK_S)
             self._full.clear()
+            self._lease.renew()
             is_due = time.monotonic() - self._flushed_s > EACH_S
             if self._claims.is_waited_for() or is_full or is_due:
                 self.flush()
