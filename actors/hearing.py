@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from actors.losses import metadata_of
 from actors.losses.metadata import phi_kwargs
 from actors.reductions import Reduction, raw_bytes_per_row
 from actors.specs import LossSpec, TeacherSpec
-from actors.top_k import rebuilt, top_k_reduction
+from actors.top_k import facing, rebuilt, top_k_reduction
 
 
 class Hearing:
@@ -27,6 +27,7 @@ class Hearing:
     def __init__(self, loss: LossSpec, teacher: TeacherSpec) -> None:
         self._outputs = loss.outputs
         self._top_k = loss.top_k is not None
+        self._rest = loss.rest
         self._num_classes = _num_classes(loss, teacher)
         self._reduction = reduction_of(loss)
         there = () if self._reduction is None or loss.reduce == "student" else (self._reduction,)
@@ -37,15 +38,28 @@ class Hearing:
         self.request = TeacherRequest(teacher.name, LOGITS in sent or answers, taps, reductions=reductions)
 
     def target(self, knowledge: Knowledge) -> tuple[Tensor, ...]:
-        """What the loss compares the student with, of an answer to the request or to a larger one."""
-        if self._reduction is None:
-            return tuple(knowledge.tensors[output] for output in self._outputs)
-        found = self._reduction.found(knowledge.tensors)
+        """What the loss compares the student with, of an answer to the request or to a larger one; of a `top_k`,
+        logits of all classes."""
+        found = self._found(knowledge)
         return (rebuilt(*found, num_classes=self._num_classes),) if self._top_k else found
 
+    def facing(self, student: Sequence[Tensor], knowledge: Knowledge) -> tuple[Sequence[Tensor], tuple[Tensor, ...]]:
+        """What is compared: the student's tensors, of the rows of the answer, and the target."""
+        if self._rest == "spread":
+            return student, self.target(knowledge)
+        (logits,) = student
+        values, classes, rest = self._found(knowledge)
+        own, target = facing(logits, values, classes, rest, bucket=self._rest == "bucket")
+        return [own], (target,)
+
     def logits(self, knowledge: Knowledge) -> Tensor:
-        """The teacher's logits as this loss hears them, for a rule that weighs by them."""
+        """The teacher's logits of all classes as this loss hears them, for a rule that weighs by them."""
         return self.target(knowledge)[0] if self._top_k else knowledge.tensors[LOGITS]
+
+    def _found(self, knowledge: Knowledge) -> tuple[Tensor, ...]:
+        if self._reduction is None:
+            return tuple(knowledge.tensors[output] for output in self._outputs)
+        return self._reduction.found(knowledge.tensors)
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,8 @@ class TapPair:
 class LossSpec:
     """One weighted loss of a criterion and whom it listens to. `teachers` is empty for a loss on labels.
 
-    `top_k`: of each teacher's logits it hears the largest alone, and the mass of the others. `reduce`: where the
+    `top_k`: of each teacher's logits it hears the largest alone, and the mass of the others. `rest`: what becomes of
+    that mass: `spread` evenly over the others, one `bucket` for all of them, or `ignore`. `reduce`: where the
     teacher's side is reduced to these, or by the phi that the loss declares; None: at the teacher. `section`: the
     config key of the losses that it is one of.
     """
@@ -192,6 +193,7 @@ class LossSpec:
     ensemble: ImportSpec = ImportSpec("actors.ensemble:mean_losses")
     connector: ImportSpec | None = None
     top_k: int | None = None
+    rest: Literal["spread", "bucket", "ignore"] = "spread"
     reduce: Literal["teacher", "student"] | None = None
     section: str = "losses"
 

@@ -128,7 +128,8 @@ class Term(nn.Module):
             return Value(self._mean(*values), torch.zeros(0))
         if self.combination.gives_target:
             sent = [self._heard(targets, k)[0] for k in self.combination.heard]
-            return Value(self._against(outputs, targets, 0, [self.combination.target(sent)]), self.combination.shares)
+            target = [self.combination.target(sent)]
+            return Value(self._against(targets, 0, self._student_tensors(outputs, 0), target), self.combination.shares)
         weights, objective = self.combination.weights(
             targets.labels, targets.position, self._seed, self._answers(targets) if self.needs_answers else ()
         )
@@ -147,7 +148,7 @@ class Term(nn.Module):
         heard: Sequence[int] = self.combination.heard
         if not self.needs_answers:
             heard = [k for k, weight in enumerate(weights.tolist()) if weight]
-        values = [weights[k] * self._against(outputs, targets, k, self._heard(targets, k)) for k in heard]
+        values = [weights[k] * self._against(targets, k, *self._facing(outputs, targets, k)) for k in heard]
         return torch.stack(values).sum(dim=0)
 
     def _weighted_by_row(self, outputs: Outputs, targets: Targets, weights: Tensor) -> Value:
@@ -177,12 +178,12 @@ class Term(nn.Module):
         rows = rows.to(nothing.device)
         student = [tensor[rows] for tensor in self._student_tensors(outputs, k)]
         labels = self._own_labels(targets, k)[rows]
-        values, counted = self._values(student, self.hearings[k].target(knowledge), labels, targets.ids[rows])
+        values, counted = self._values(*self.hearings[k].facing(student, knowledge), labels, targets.ids[rows])
         return nothing.index_put((rows,), values), nothing.index_put((rows,), counted.to(nothing.dtype))
 
-    def _against(self, outputs: Outputs, targets: Targets, k: int, target: Sequence[Tensor]) -> Tensor:
-        """The loss against a target in teacher k's classes and shape."""
-        student, labels = self._student_tensors(outputs, k), self._own_labels(targets, k)
+    def _against(self, targets: Targets, k: int, student: Sequence[Tensor], target: Sequence[Tensor]) -> Tensor:
+        """The loss of what the student shows teacher k against a target."""
+        labels = self._own_labels(targets, k)
         if not self.per_sample:
             return self._function(*student, *target, **self._bound(labels, targets.ids))
         return self._mean(*self._values(student, target, labels, targets.ids))
@@ -218,6 +219,10 @@ class Term(nn.Module):
 
     def _heard(self, targets: Targets, k: int) -> tuple[Tensor, ...]:
         return self.hearings[k].target(targets.knowledge[self.teachers[k].name])
+
+    def _facing(self, outputs: Outputs, targets: Targets, k: int) -> tuple[Sequence[Tensor], tuple[Tensor, ...]]:
+        """What the student shows teacher k, and what teacher k says."""
+        return self.hearings[k].facing(self._student_tensors(outputs, k), targets.knowledge[self.teachers[k].name])
 
     def _student_tensors(self, outputs: Outputs, k: int) -> list[Tensor]:
         """What the student shows teacher k."""

@@ -79,8 +79,7 @@ def _check_loss(path: str, loss: LossConfig, rung: _Rung) -> Problems:
         return
     if loss.on == "logits" and loss.connector is not None:
         yield f"{path}.connector", "a connector joins taps and would be ignored on logits; leave it out"
-    if loss.on != "logits" and loss.top_k is not None:
-        yield f"{path}.top_k", "the largest are heard of logits alone, this loss is on taps; leave it out"
+    yield from _check_largest(path, loss)
     teachers = {name: rung.above[name] for name in loss.listeners(rung.default_teachers)}
     yield from _check_taps(path, loss, rung, teachers)
     yield from _check_ensemble(path, loss, teachers)
@@ -89,12 +88,25 @@ def _check_loss(path: str, loss: LossConfig, rung: _Rung) -> Problems:
 
 
 def _check_on_labels(path: str, loss: LossConfig) -> Problems:
-    for key in ("teachers", "ensemble", "connector", "top_k", "reduce"):
+    for key in ("teachers", "ensemble", "connector", "top_k", "rest", "reduce"):
         if getattr(loss, key) is not None:
             yield (
                 f"{path}.{key}",
                 "a loss on labels listens to no teacher and would ignore this; leave it out",
             )
+
+
+def _check_largest(path: str, loss: LossConfig) -> Problems:
+    for key in ("top_k", "rest"):
+        if loss.on != "logits" and getattr(loss, key) is not None:
+            yield f"{path}.{key}", "the largest are heard of logits alone, this loss is on taps; leave it out"
+    if loss.on == "logits" and loss.rest is not None and loss.top_k is None:
+        yield (
+            f"{path}.rest",
+            "without top_k all logits are heard, and this would be ignored; give a top_k or leave it out",
+        )
+    if loss.rest == "ignore" and loss.top_k == 1:
+        yield f"{path}.top_k", "expected 2 at least with rest: ignore, got 1, of which a softmax is always 1; hear more"
 
 
 def _check_taps(path: str, loss: LossConfig, rung: _Rung, teachers: Mapping[str, TeachingSection]) -> Problems:

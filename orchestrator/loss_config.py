@@ -48,7 +48,7 @@ Loss = Annotated[
 
 
 class LossConfig(Section):
-    """Without `teachers` it listens to the rung above. On labels, to none: the last five keys stay null."""
+    """Without `teachers` it listens to the rung above. On labels, to none: the last six keys stay null."""
 
     loss: Loss
     """A pure function of (student, teacher) tensors, or of (student, labels), as `module:attribute`."""
@@ -65,8 +65,10 @@ class LossConfig(Section):
     connector: ImportConfig | None = None
     """A module (student shape, teacher shape) -> nn.Module; null: chosen by the shapes."""
     top_k: PositiveInt | None = None
-    """Of a loss on logits: the k largest of each teacher's are heard, and the mass of the others, which they share
-    evenly; null: all."""
+    """Of a loss on logits: the k largest of each teacher's are heard, and the mass of the others; null: all."""
+    rest: Literal["spread", "bucket", "ignore"] | None = None
+    """With `top_k`: what becomes of the others. `spread`: they share their mass evenly; `bucket`: they are one class
+    more, of the student too; `ignore`: left out, on both sides. null: spread."""
     reduce: Literal["teacher", "student"] | None = None
     """Where the teacher's side is reduced, by `top_k` or by the `phi` that the loss declares; null: at the teacher, so
     that less travels."""
@@ -96,6 +98,7 @@ class LossConfig(Section):
             teachers=self.listeners(default_teachers),
             connector=self.connector.spec() if self.connector else None,
             top_k=self.top_k,
+            rest=self.rest or "spread",
             reduce=self.reduce,
             section=section,
         )

@@ -40,6 +40,7 @@ def check_losses(spec: StudentSpec, where: str, inputs: Mapping[str, Tensor]) ->
         _check_masks(term, spec, where)
         if term.teachers:
             _check_reduction(term.spec)
+            _check_rest(term)
     _check_taught(distillation, spec, prepared)
     for teacher in spec.teachers:
         if teacher.may_be_dropped:
@@ -77,6 +78,27 @@ def _check_reduction(loss: LossSpec) -> None:
         raise ValueError(
             f"{loss.key}.reduce: {loss.loss.target} declares no phi, so there is nothing to reduce; leave it out, or "
             "give a top_k to a loss on logits"
+        )
+
+
+def _check_rest(term: Term) -> None:
+    """Raises ValueError where what is compared must have the same classes in each row, or of each teacher."""
+    spec, rule = term.spec, term.spec.ensemble.target
+    if spec.rest == "spread":
+        return
+    where, way_out = f"{spec.key}.rest", "use rest: spread"
+    columns = f"{spec.rest} compares each row at its teacher's own {spec.top_k} largest classes"
+    if term.combination.gives_target:
+        raise ValueError(f"{where}: {columns}, and {rule} makes one target of all teachers; {way_out}, or mean_losses")
+    if term.needs_labels:
+        raise ValueError(
+            f"{where}: {columns}, and the labels that {spec.loss.target} takes are numbers among all classes; "
+            f"{way_out}, or a loss without labels"
+        )
+    if not term.per_sample:
+        raise ValueError(
+            f"{where}: {columns}, and {spec.loss.target} may compare rows class by class (it has no `reduction`); "
+            f"{way_out}, or a loss with `reduction`"
         )
 
 

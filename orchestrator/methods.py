@@ -50,12 +50,25 @@ maps travel. `reduce: student` sends the feature, to compare, or to try other ar
 answers.
 
 With `top_k: 16` any loss on logits hears of each teacher the 16 largest, their classes, and the logsumexp of the
-others: 100 bytes a sample where 1,000 classes take 4,000. The student rebuilds logits in which the others share their
-mass evenly, so that every such loss and every ensemble rule works on them. *Kept*: at temperature 1 the 16 largest
-probabilities and the mass of the others are the teacher's. *Given up*: which of the others is likelier than another;
-and at temperatures above 1 the others get more mass than the teacher gives them, at the cost of the 16 (`standardize`
-and correlations, as of `dist_loss`, differ too). Under a class map they are the largest of the classes that the
-teacher knows.
+others: 100 bytes a sample where 1,000 classes take 4,000. Under a class map they are the largest of the classes that
+the teacher knows. `rest` says what becomes of the others; it changes nothing of what travels or is stored.
+
+- `rest: spread` (the default): the student rebuilds logits in which the others share their mass evenly, so that every
+  such loss and every ensemble rule works on them. *Kept*: at temperature 1 the 16 largest probabilities and the mass of
+  the others are the teacher's. *Given up*: which of the others is likelier than another, so that a student who says
+  just what its teacher says is drawn away from it; and at temperatures above 1 the others get more mass than the
+  teacher gives them, at the cost of the 16 (`standardize` and correlations, as of `dist_loss`, differ too).
+- `rest: bucket`: the others are one class more, whose logit is their logsumexp; so are the student's others, at the
+  same 17 classes. *Kept*: a student equal to its teacher has no loss; at temperature 1 all 17 probabilities are the
+  teacher's, and a KL is never above that of all classes. *Given up*: how mass lies among the others is not taught; and
+  at temperature T the bucket is one class with that logit, not the others softened one by one.
+- `rest: ignore`: both are compared at the 16 classes alone, over which a softmax adds up to 1. *Kept*: how likely the
+  16 are beside each other, at any temperature. *Given up*: how much mass the others have; the student may put any
+  there.
+
+`bucket` and `ignore` are for losses of one row and its teacher: `check` refuses losses that take labels or have no
+`reduction`, and rules that make one target of all teachers. Rules that weigh teachers by their answers read these as
+under `spread`.
 """
 
 

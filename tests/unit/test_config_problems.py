@@ -166,6 +166,23 @@ losses.soft.top_k=0
   losses.soft.top_k: expected a positive integer, got 0
 losses.attention.top_k=3
   losses.attention.top_k: the largest are heard of logits alone, this loss is on taps; leave it out
+losses.hard.rest=bucket
+  losses.hard.rest: a loss on labels listens to no teacher and would ignore this; leave it out
+losses.soft.rest=bucket
+  losses.soft.rest: without top_k all logits are heard, and this would be ignored; give a top_k or
+  leave it out
+losses.soft.rest=spread
+  losses.soft.rest: without top_k all logits are heard, and this would be ignored; give a top_k or
+  leave it out
+losses.attention.rest=ignore
+  losses.attention.rest: the largest are heard of logits alone, this loss is on taps; leave it out
+losses.soft.top_k=3
+losses.soft.rest=buckets
+  losses.soft.rest: expected 'spread', 'bucket' or 'ignore', got 'buckets'
+losses.soft.top_k=1
+losses.soft.rest=ignore
+  losses.soft.top_k: expected 2 at least with rest: ignore, got 1, of which a softmax is always 1;
+  hear more
 losses.hard.reduce=teacher
   losses.hard.reduce: a loss on labels listens to no teacher and would ignore this; leave it out
 losses.attention.reduce=stuednt
