@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ from actors.store.stored import StoredTeachers
 from actors.student import StudentTrainer
 from actors.training_state import TrainingState
 from actors.worker import Worker
+
+logger = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "weights.safetensors"
 OUTCOME_FILE = "outcome.json"
@@ -141,7 +144,10 @@ def _inner(job: TrainJob, worker: Worker) -> tuple[TeacherSource, Collection[str
 
 def _tell_passes(folder: Folder, name: str, passes: Mapping[str, Passes], ended: str) -> None:
     told = {"teachers": {teacher: asdict(one) for teacher, one in passes.items()}, "writing_ended": ended}
-    folder.write(name, json.dumps(told).encode())
+    try:
+        folder.write(name, json.dumps(told).encode())
+    except OSError as error:  # a full disk ends counting, not training
+        logger.warning("the passes of this process are not counted: %s", error)
 
 
 def report_to(board: Any | None) -> Report:

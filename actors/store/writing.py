@@ -98,7 +98,7 @@ class Writer:
                 self._write(shelf, few=2)
         self._lease.end()
 
-    def _end(self, error: OSError) -> None:
+    def _end(self, error: Exception) -> None:
         self.ended = str(error)
         logger.warning(
             "store: nothing is written any more: %s; training goes on, and asks teachers again for what is missing; "
@@ -114,5 +114,8 @@ class Writer:
             self._full.clear()
             self._lease.renew()
             is_due = time.monotonic() - self._flushed_s > EACH_S
-            if self._claims.is_waited_for() or is_full or is_due:
-                self.flush()
+            try:
+                if self._claims.is_waited_for() or is_full or is_due:
+                    self.flush()
+            except Exception as error:  # without this thread what is not written would pile up
+                self._end(error)
