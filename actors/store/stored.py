@@ -104,13 +104,13 @@ class StoredTeachers:
         self.digests_s += time.perf_counter() - start
         keys = row_keys(at_rows(batch.ids, request.rows), at_rows(batch.views, request.rows))
         shelves = self._shelves_for(request)
-        nothing = [np.zeros(len(keys), dtype=bool) for _ in shelves]
+        nothing = np.zeros(len(keys), dtype=bool)
         columns: list[Columns] = [shelf.piece.encoding.empty(len(keys)) for shelf in shelves]
-        wanted = Wanted(request, shelves, keys, at_rows(batch_digests, request.rows), columns, nothing)
-        others, passes = wanted.find(), self.passes[request.teacher]
+        found = [nothing.copy() for _ in shelves]
+        wanted = Wanted(request, shelves, keys, at_rows(batch_digests, request.rows), columns, found, nothing)
+        wanted.find()
         read = len(keys) - int(wanted.missing.sum())
-        passes.asked += len(keys)
-        passes.other_pixels += int(others.sum())
+        self.passes[request.teacher].asked += len(keys)
         if read:
             num_bytes = sum(column.nbytes for each in columns for column in each.values()) * read // len(keys)
             seconds = time.perf_counter() - start
@@ -184,7 +184,9 @@ class StoredTeachers:
         for wanted, rows in several:
             wanted.fetches.append(fetch)
             self._under_way[wanted.request.teacher] |= dict.fromkeys(wanted.keys[rows].tolist(), fetch)
-            self.passes[wanted.request.teacher].computed += len(rows)
+            passes = self.passes[wanted.request.teacher]
+            passes.computed += len(rows)
+            passes.other_pixels += int(wanted.others[rows].sum())
 
     def use(self, batch: Batch, several: Sequence[Wanted]) -> list[Knowledge]:
         """Waits for what is missing, be it computed for this source or for another.

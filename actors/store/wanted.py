@@ -19,7 +19,8 @@ from actors.store.shelf import Shelf
 
 @dataclass
 class Wanted:
-    """`columns`: of each shelf, one row for each that is asked about, filled where `found`."""
+    """`columns`: of each shelf, one row for each that is asked about, filled where `found`; `others`: the rows that are
+    known of other pixels alone."""
 
     request: TeacherRequest
     shelves: Sequence[Shelf]
@@ -27,6 +28,7 @@ class Wanted:
     digests: np.ndarray
     columns: list[Columns]
     found: list[np.ndarray]
+    others: np.ndarray
     fetches: list[Fetch] = field(default_factory=list)
 
     @property
@@ -34,20 +36,18 @@ class Wanted:
         """Whether a row lacks anything."""
         return ~np.logical_and.reduce(self.found)
 
-    def find(self) -> np.ndarray:
-        """Takes what the shelves have by now; which rows they have of other pixels alone."""
-        others = np.zeros(len(self.keys), dtype=bool)
+    def find(self) -> None:
+        """Takes what the shelves have by now."""
         for place, shelf in enumerate(self.shelves):
             rows = np.flatnonzero(~self.found[place])
             is_all = len(rows) == len(self.keys)
             into = self.columns[place] if is_all else shelf.piece.encoding.empty(len(rows))
             found, other = shelf.find(self.keys[rows], self.digests[rows], into)
-            others[rows] |= other
+            self.others[rows] |= other
             if is_all:
                 self.found[place] = found
             else:
                 self._put(place, rows[found], {name: column[found] for name, column in into.items()})
-        return others
 
     def fill(self, fetched: Mapping[str, Rows]) -> None:
         """Takes what was fetched, by the name of the piece."""
