@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from statistics import mean
@@ -12,7 +12,6 @@ from typing import Any, Literal, Self
 
 import ray
 
-from actors.fingerprints import content_hash
 from actors.judgement import Panel
 from actors.predictions import TrainedModel
 from actors.specs import ANSWERS_FILE
@@ -22,7 +21,7 @@ from orchestrator.cluster import connected
 from orchestrator.config import ExperimentConfig
 from orchestrator.evaluation import add_costs, judged
 from orchestrator.ladder import Role, ladder
-from orchestrator.ladder_run import Filled, LadderRun, shared
+from orchestrator.ladder_run import LadderRun, shared
 from orchestrator.live import LiveView
 from orchestrator.packaging import MODEL_FOLDER, Packaging
 from orchestrator.plan import Plan, make_plan
@@ -40,13 +39,10 @@ from orchestrator.result import (
     read_passes,
     read_pool,
 )
-from orchestrator.storing import refuse_endless
 from orchestrator.tracking.journal import FAILED, FINISHED, KILLED
 from orchestrator.tracking.telling import experiment_params, result_values
 from orchestrator.tracking.tracker import Tracker, tracking_uri
 from orchestrator.trained import CannotResume, Trained
-
-NUMBER_LENGTH = 8
 
 
 class Experiment:
@@ -101,27 +97,6 @@ class Experiment:
             held = nullcontext() if begun else alone(folder)
             with held, announced(folder, address) as namespace, self._tracker(folder, view) as tracker:
                 return self._tracked(folder, view, tracker, namespace, started)
-
-    def fill_store(self, *, address: str | None = None, view: LiveView | None = None) -> dict[str, Filled]:
-        """Fills the store with all that a run would ask, after training those teachers that are not trained yet; what
-        is there already is not computed again, so that the same call goes on after a kill.
-
-        Raises ValueError before anything starts where the config cannot work, or keeps nothing.
-        """
-        refuse_endless(self.config)
-        plan = self.check()
-        plan.refuse_if_elsewhere()
-        view = view or LiveView()
-        number = content_hash(self.config.to_yaml())[:NUMBER_LENGTH]
-        folder = Folder(str(Path(self.config.storage).absolute())) / self.config.name / f"store-{number}"
-        folder.write(CONFIG_FILE, self.config.to_yaml().encode())
-        with alone(folder), connected(address, plan.side_by_side) as resources:
-            plan.refuse_if_larger(resources)
-            untracked = Tracker.open(
-                folder, experiment=self.config.name, uri="", storage=self.config.storage, send=False
-            )
-            with announced(folder, address) as namespace, closing(untracked), view:
-                return LadderRun(self.config, self.findings, folder, untracked, namespace).fill(view)
 
     def _tracked(
         self, folder: Folder, view: LiveView, tracker: Tracker, namespace: str, started: float

@@ -17,6 +17,7 @@ from actors.specs import LossSpec, Resources, TeacherSpec
 from orchestrator.checking import Findings
 from orchestrator.config import ExperimentConfig
 from orchestrator.ladder import Rung, ladder, section_of, teachers
+from orchestrator.storing import stored_bytes
 from orchestrator.targets import not_here
 
 DIGEST_BYTES = 8
@@ -68,13 +69,15 @@ class PlannedRung:
 @dataclass(frozen=True)
 class Plan:
     """All rungs in order. `elsewhere`: what only the cluster can check; `unheard`: teachers that teach nobody;
-    `inputs`: how pixels come to the pool, None without one."""
+    `inputs`: how pixels come to the pool, None without one; `stored`: bytes that each rung's knowledge takes in the
+    store, once it is all there."""
 
     name: str
     rungs: tuple[PlannedRung, ...]
     elsewhere: tuple[str, ...] = ()
     unheard: tuple[str, ...] = ()
     inputs: Inputs | None = None
+    stored: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def side_by_side(self) -> dict[str, float]:
@@ -118,7 +121,20 @@ def make_plan(config: ExperimentConfig, findings: Findings) -> Plan:
     )
     heard = {name for planned in rungs for name in planned.rung.teachers}
     unheard = tuple(name for name in config.teachers if name not in heard)
-    return Plan(config.name, rungs, findings.elsewhere, unheard, inputs)
+    stored = {} if config.store is None else _stored(config, findings)
+    return Plan(config.name, rungs, findings.elsewhere, unheard, inputs, stored)
+
+
+def _stored(config: ExperimentConfig, findings: Findings) -> dict[str, int]:
+    """What only the cluster knows counts nothing."""
+    assert config.store is not None
+    data, validation = config.data.spec(), config.data.validation
+    found = {}
+    for rung in ladder(config):
+        if rung.teachers and all(name in findings.teachers for name in rung.teachers):
+            spec = rung.spec(data, validation, findings.num_classes, findings.teachers)
+            found[rung.name] = stored_bytes(spec, config.store.encoding, config.store.encodings)
+    return found
 
 
 def inputs_of(config: ExperimentConfig, findings: Findings) -> Inputs | None:

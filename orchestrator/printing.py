@@ -40,6 +40,8 @@ def print_plan(plan: Plan, console: Console) -> None:
     console.print(taught)
     if plan.inputs is not None:
         console.print(PIXELS[plan.inputs], highlight=False, markup=False, soft_wrap=True)
+    for rung, num_bytes in plan.stored.items():
+        console.print(f"the store will keep {bytes_text(num_bytes)} for {rung}", highlight=False, markup=False)
     for name in plan.unheard:
         console.print(f"nobody listens to {name}: it is scored, not asked", highlight=False, markup=False)
     for line in plan.elsewhere:

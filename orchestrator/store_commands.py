@@ -21,6 +21,7 @@ Place = Annotated[str, typer.Argument(help="A store's folder, or an experiment, 
 @store.command()
 def build(config: Config, overrides: Overrides = None, address: Address = None) -> None:
     """Fill the store with all that a run would ask of its teachers; the same command goes on after an interruption."""
+    from orchestrator.building import build_store
     from orchestrator.experiment import Experiment
     from orchestrator.live import LiveView
     from orchestrator.store_reports import print_filled
@@ -28,7 +29,7 @@ def build(config: Config, overrides: Overrides = None, address: Address = None) 
     console = terminal()
     experiment = Experiment.from_yaml(config, overrides or [])
     try:
-        filled = experiment.fill_store(address=address, view=LiveView(console))
+        filled = build_store(experiment, address=address, view=LiveView(console))
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on with what is missing")
         raise typer.Exit(INTERRUPTED) from None

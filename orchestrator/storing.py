@@ -13,7 +13,7 @@ import numpy as np
 from actors.data import slice_ids, view_of
 from actors.hearing import Hearing
 from actors.knowledge import KnowledgeRequest, TeacherRequest, merged
-from actors.specs import StoreSpec, StudentSpec, TeacherSpec
+from actors.specs import EncodingName, StoreSpec, StudentSpec, TeacherSpec
 from actors.storage import Folder
 from actors.store.keys import data_identity, judge_identity, pieces, row_keys
 from actors.store.shelf import Shelf
@@ -22,6 +22,9 @@ from actors.views import MapDataset
 from orchestrator.config import ExperimentConfig
 from orchestrator.fields import STORE_FOLDER
 from orchestrator.identity import file_hash
+
+BYTES_OF_A_KEY = 16
+"""Of the id, the view and the digest of a row."""
 
 
 def store_folder(config: ExperimentConfig) -> Folder:
@@ -145,6 +148,19 @@ def _ids(spec: StudentSpec, length: int) -> np.ndarray:
 
 def _held(shelf: Shelf, ids: np.ndarray, view: int) -> int:
     return int(shelf.holds(row_keys(ids, np.full(len(ids), view))).sum())
+
+
+def stored_bytes(spec: StudentSpec, encoding: EncodingName, encodings: Mapping[str, EncodingName]) -> int:
+    """What all that a rung asks takes in a store; pieces that several rungs share are counted for each."""
+    store = StoreSpec("", encoding, encodings, judges={teacher.name: {} for teacher in spec.teachers})
+    by_name = {teacher.name: teacher for teacher in spec.teachers}
+    rows = sum(spec.data.slices[name] for name in (spec.labelled, spec.unlabelled) if name)
+    views_of_piece: dict[tuple[str, str], tuple[int, set[int]]] = {}
+    for request, views in _views_of_requests(spec).items():
+        for piece in pieces(request, by_name[request.teacher], store):
+            each = piece.encoding.bytes_per_row + BYTES_OF_A_KEY
+            views_of_piece.setdefault((request.teacher, piece.name), (each, set()))[1].update(views)
+    return sum(rows * each * len(views) for each, views in views_of_piece.values())
 
 
 def store_name(rung: str) -> str:

@@ -107,10 +107,11 @@ def _served(run: RecordedRun, rung: Values, look: Mapping[str, Look]) -> dict[st
     pool, workers, timelines = rung.get("pool"), serving.by_worker(rung["history"]), run.timelines(rung["name"])
     if not pool and not any(workers) and not timelines:
         return {}
+    spared = serving.passes_sentence(rung.get("passes", {}))
     over_time = lanes.replicas(rung["name"], pool, sum(rung["seconds"].values()), look) if pool else None
     return {
         "rung": rung["name"],
-        "said": serving.sentences(rung["name"], workers, pool),
+        "said": serving.sentences(rung["name"], workers, pool) + ([spared] if spared else []),
         "rows": serving.rows(workers, pool),
         "replicas": over_time,
         "events": pool["events"] if pool else [],

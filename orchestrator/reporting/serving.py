@@ -54,6 +54,17 @@ def sentences(rung: str, workers: Sequence[Mapping[str, Summary]], pool: Values 
     return said
 
 
+def passes_sentence(passes: Mapping[str, Mapping[str, int]]) -> str:
+    """What of the teachers' work the store has saved; empty where it has saved none, or nobody kept any."""
+    asked, computed = (sum(one[name] for one in passes.values()) for name in ("asked", "computed"))
+    if not any(one["read"] or one["written"] for one in passes.values()):
+        return ""
+    each = listed([f"{name} {one['computed']:,} of {one['asked']:,}" for name, one in passes.items()])
+    return (
+        f"The store spared {share_text(1 - computed / asked)} of the teachers' work: computed were, in samples, {each}."
+    )
+
+
 def share_text(share: float) -> str:
     return "less than 0.1 %" if 0 < share < LITTLE else f"{100 * share:.1f} %"
 

@@ -217,3 +217,11 @@ def test_what_is_not_installed_here_leaves_a_plan_with_gaps():
     assert found.elsewhere == ("teachers.wide.model.target: not_installed_anywhere:net",)
     assert [planned.parameters for planned in found.rungs] == [0] * 4
     assert {taught.bytes_per_step for planned in found.rungs for taught in planned.teaching} == {None}
+
+
+def test_what_the_store_will_keep_is_counted():
+    """300 samples in 4 views; of each teacher 10 logits in half precision, and 16 bytes of id, view and digest."""
+    assert plan().stored == {}
+    assert plan("store=true").stored == {"student": 300 * 4 * 2 * (10 * 2 + 16)}
+    assert plan("store={encoding: int8}").stored == {"student": 300 * 4 * 2 * (10 + 8 + 16)}
+    assert plan("store=true", "data.num_views=fresh").stored == {"student": 300 * 8 * 2 * (10 * 2 + 16)}

@@ -209,3 +209,12 @@ def test_the_result_takes_in_what_the_pool_left(run, tmp_path):
     assert read_pool(Folder(str(tmp_path))) is None
     rung = run / "rungs" / "student"
     assert read_pool(Folder(str(rung))) == json.loads((rung / POOL_FILE).read_text())
+
+
+def test_what_the_store_spared_is_said():
+    one = {"asked": 1000, "read": 750, "computed": 250, "written": 250, "other_pixels": 0}
+    assert serving.passes_sentence({"a": one, "b": {**one, "computed": 0, "read": 1000, "written": 0}}) == (
+        "The store spared 87.5 % of the teachers' work: computed were, in samples, a 250 of 1,000 and b 0 of 1,000."
+    )
+    assert serving.passes_sentence({"a": {**one, "read": 0, "computed": 1000, "written": 0}}) == ""
+    assert serving.passes_sentence({}) == ""
