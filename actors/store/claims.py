@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-LEASE_S = 20.0
+LEASE_S = 10.0
 """A client that says nothing for so long has ended: others may compute what it held."""
 
 RowsOf = Mapping[str, np.ndarray]

@@ -40,25 +40,31 @@ class Shelf:
 
     def refresh(self) -> None:
         """Takes in what others have written."""
-        known = set(self._shards)
-        names = [name for name in self._folder.names() if name.endswith(SUFFIX) and name not in known]
-        found = {name: rows for name in names if (rows := self._open(name))}
+        while not self._take_in():  # a file was merged into another one meanwhile: that one is there
+            pass
+
+    def _take_in(self) -> bool:
+        """Whether every file was there that the folder had named."""
+        names = [name for name in self._names() if name not in self._shards]
+        found = {name: self._open(name) for name in names}
+        new = {name: rows for name, rows in found.items() if rows is not None and name not in self._shards}
         with self._lock:
-            new = {name: rows for name, rows in found.items() if name not in self._shards}
             if new:
                 self._shards |= new
                 self._register(list(new.values()))
+        return all(rows is not None or name in self.put_aside for name, rows in found.items())
 
     def consolidate(self) -> None:
         """The same, and forgets what is gone; what came piece by piece lies together from now on."""
-        self.refresh()
-        there = set(self._folder.names())
+        gone = set(self._shards) - set(self._names())
+        self.refresh()  # after it was seen to be gone: what it was merged into is there
         with self._lock:
-            gone = [name for name in self._shards if name not in there]
+            self._shards = {name: rows for name, rows in self._shards.items() if name not in gone}
             if gone or len(self._segments) > len(self._shards) + len(self._unwritten):
-                for name in gone:
-                    del self._shards[name]
                 self._lay_out()
+
+    def _names(self) -> list[str]:
+        return [name for name in self._folder.names() if name.endswith(SUFFIX)]
 
     def _lay_out(self) -> None:
         self._segments, self._index = [], Index()
