@@ -99,7 +99,7 @@ def test_the_first_line_of_a_docstring_stands_alone(method):
 
 
 def test_the_command_is_readable_in_80_columns(monkeypatch):
-    monkeypatch.setattr("orchestrator.cli.WIDTH_OF_FILES", 80)
+    monkeypatch.setattr("orchestrator.terminal.WIDTH_OF_FILES", 80)
     shown = CliRunner().invoke(app, ["methods"])
     assert shown.exit_code == 0, shown.output
     lines = shown.output.splitlines()
