@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import ray
@@ -30,6 +31,7 @@ from actors.scoring import score_rows
 from actors.sources import LocalTeachers
 from actors.specs import EncodingName, StoreSpec, StudentSpec, TeacherSpec
 from actors.storage import Folder
+from actors.store.shared_claims import SharedClaims, start_claims
 from actors.store.stored import StoredTeachers
 from actors.student import StudentTrainer
 from orchestrator.cluster import connected
@@ -48,13 +50,15 @@ MEANS = ("mean_losses", "mean_logits", "mean_probabilities")
 Found = dict[str, dict[str, float]]
 
 
-def train_and_score(spec: StudentSpec, store: StoreSpec, dataset: SharedDataset, test: SharedDataset) -> float:
+def train_and_score(
+    spec: StudentSpec, store: StoreSpec, claims: Any, dataset: SharedDataset, test: SharedDataset
+) -> float:
     """The test accuracy of one student."""
     torch.set_num_threads(spec.resources.threads)
     teachers = LocalTeachers.load(spec.teachers)
     with (
         tempfile.TemporaryDirectory() as folder,
-        StoredTeachers(store, spec.teachers, teachers, spec.teacher_names) as source,
+        StoredTeachers(store, spec.teachers, teachers, spec.teacher_names, SharedClaims(claims)) as source,
     ):
         trainer = StudentTrainer(spec, dataset.open(), source, Checkpoints(Folder(folder)))
         trainer.run()
@@ -89,17 +93,23 @@ def measure(recipe: str, seeds: int, rows: str) -> Found:
     data = experiment.config.data.spec()
     dataset, test = data.train.build(), SharedDataset.of(data.test.build())
     shared, test = ray.put(SharedDataset.of(dataset)), ray.put(test)
-    training = ray.remote(train_and_score).options(num_cpus=1)
-    under_way = {}
-    for seed in map(str, range(seeds)):
-        for row, overrides in settings(rows, tuple(teachers)).items():
-            if seed not in found.get(row, {}):
-                config = ExperimentConfig.from_yaml(recipe, [STORE, f"seed={seed}", *overrides])
-                spec = _student(config, "alone" if row == "alone" else "student", experiment, teachers)
-                store = store_of(config, dataset)
-                assert store is not None
-                under_way[training.remote(spec, judged_by(store, spec.teachers), shared, test)] = (row, seed)
-    while under_way:
+    training, claims = ray.remote(train_and_score).options(num_cpus=1), start_claims()
+    wanted = [
+        (row, seed, overrides)
+        for seed in map(str, range(seeds))
+        for row, overrides in settings(rows, tuple(teachers)).items()
+        if seed not in found.get(row, {})
+    ]
+    under_way: dict[ray.ObjectRef, tuple[str, str]] = {}
+    while wanted or under_way:
+        while wanted and len(under_way) < (os.cpu_count() or 1):
+            row, seed, overrides = wanted.pop(0)
+            config = ExperimentConfig.from_yaml(recipe, [STORE, f"seed={seed}", *overrides])
+            spec = _student(config, "alone" if row == "alone" else "student", experiment, teachers)
+            store = store_of(config, dataset)
+            assert store is not None
+            task = training.remote(spec, judged_by(store, spec.teachers), claims, shared, test)
+            under_way[task] = (row, seed)
         [done], _ = ray.wait(list(under_way))
         row, seed = under_way.pop(done)
         found.setdefault(row, {})[seed] = ray.get(done)
