@@ -5,6 +5,7 @@ hold the same teachers and write the same files. The latter is no part of Colleg
 from __future__ import annotations
 
 import argparse
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -50,12 +51,15 @@ class Built(NamedTuple):
 def by_pool(demo: Demo, teachers: Sequence[TeacherSpec], store: StoreSpec) -> Built:
     start = time.perf_counter()
     with pool_of(teachers, demo.dataset) as pool:
-        running_s = in_its_own_process(fill_from, demo, teachers, store, pool)
+        running_s = in_its_own_process(fill_from, [ray.put(demo)], teachers, store, pool)
     return Built(len(demo.ids) * demo.num_views, time.perf_counter() - start, running_s)
 
 
-def fill_from(demo: Demo, teachers: Sequence[TeacherSpec], store: StoreSpec, pool: PoolHandle) -> float:
+def fill_from(
+    demo_there: Sequence[ray.ObjectRef], teachers: Sequence[TeacherSpec], store: StoreSpec, pool: PoolHandle
+) -> float:
     """Asks about every view of every sample, as a student does."""
+    demo: Demo = ray.get(demo_there[0])
     request = requests(teachers)
     batches = (batch for view in range(demo.num_views) for batch in demo.batches(view))
     start = time.perf_counter()
@@ -130,6 +134,7 @@ def refuse_unfilled(demo: Demo, teachers: Sequence[TeacherSpec], store: StoreSpe
 def measure(demo: Demo, arguments: argparse.Namespace) -> tuple[dict[str, list[Built]], list[Goal]]:
     teachers = [replace(one, replicas=arguments.replicas, threads=1) for one in demo.judging(1, arguments.chunk)]
     ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     cpus = SPARE_CPUS + len(teachers) * arguments.replicas + arguments.actors
     with TemporaryDirectory(dir=arguments.folder) as name, connected(None, {"CPU": cpus}):
         stores = (replace(store_of(name, demo, teachers), folder=f"{name}/{number}") for number in count())

@@ -1,4 +1,4 @@
-"""Random rows out of a large store in the page cache, beside `numpy.take` of the same rows in memory. Imports no Ray."""
+"""Random rows out of a large store in the page cache, beside `numpy.take` of the same in memory. Imports no Ray."""
 
 from __future__ import annotations
 

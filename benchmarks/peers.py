@@ -1,5 +1,5 @@
 """Whole runs without Collegium: the demo's student beside its teachers, by a plain loop or by torchdistill, on the same
-pixels in the same order. As Collegium does, they evaluate and keep a checkpoint after each epoch. Imports no Ray.
+pixels in the same order. As Collegium does, they evaluate and keep a checkpoint after each epoch.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What a store costs and gains.
 
 (a) An epoch from a full store beside an epoch on constant targets. (b) Whole runs that begin with an empty store, and
-second runs on the same store, beside runs without Collegium. (c) Random rows out of 2 GB, beside numpy's of the same in
-memory. (d) Bytes a row, and what they cost in the loss, beside TinyViT's format. (build) How fast a store is filled by a
-pool, and by Ray Data. All take turns in one run.
+second runs on the same store, beside runs without Collegium. (c) Random rows out of 2 GB, beside numpy's in memory.
+(d) Bytes a row, and what they cost in the loss, beside TinyViT's format. (build) How fast a store is filled by a pool,
+and by Ray Data. All take turns in one run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A store that knows all that its students ask: an epoch from it, beside an epoch on constant targets. Imports no Ray.
+"""A store that knows all that its students ask: an epoch from it, beside an epoch on constant targets.
 
 `store_of` and `filled` make stores, `trained` is a whole training run by the clock.
 """
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from actors.checkpoints import Checkpoints
 from actors.sources import LocalTeachers, TeacherSource
@@ -31,7 +31,7 @@ AT_LEAST = 0.97
 
 
 class Epochs(NamedTuple):
-    """A training run. `seconds`: of all of it; `training_s`: without evaluation and checkpoints; `digests_s`: in which
+    """A training run. `seconds`: of all of it; `training_s`: without evaluation; `digests_s`: in which
     the store computed the digests of pixels; `first_terms`: the mean losses of the first epoch."""
 
     rows: int
@@ -55,22 +55,29 @@ def locally(store: StoreSpec, teachers: Sequence[TeacherSpec]) -> StoredTeachers
     return StoredTeachers(store, teachers, LocalTeachers.load(teachers), [teacher.name for teacher in teachers])
 
 
-def trained(spec: StudentSpec, demo: Demo, source: TeacherSource) -> Epochs:
+class NotKept(Checkpoints):
+    """Nowhere: what a disk takes is no part of an epoch."""
+
+    def save(self, steps_done: int, state: dict[str, Any]) -> None:
+        pass
+
+
+def trained(spec: StudentSpec, demo: Demo, source: TeacherSource, checkpoints: type[Checkpoints] = NotKept) -> Epochs:
     """Trains a student from its first step to its last."""
     with TemporaryDirectory() as folder:
         start = time.perf_counter()
-        trainer = StudentTrainer(spec, demo.dataset, source, Checkpoints(Folder(folder)))
+        trainer = StudentTrainer(spec, demo.dataset, source, checkpoints(Folder(folder)))
         began = time.perf_counter()
         state = trainer.run()
         end = time.perf_counter()
-    elsewhere_s = state.seconds["evaluation"] + state.seconds["checkpoint"]
-    return Epochs(state.rows_trained, end - start, end - began - elsewhere_s, 0.0, state.history[0]["terms"])
+    training_s = end - began - state.seconds["evaluation"]
+    return Epochs(state.rows_trained, end - start, training_s, 0.0, state.history[0]["terms"])
 
 
-def from_store(spec: StudentSpec, demo: Demo, store: StoreSpec) -> Epochs:
+def from_store(spec: StudentSpec, demo: Demo, store: StoreSpec, checkpoints: type[Checkpoints] = NotKept) -> Epochs:
     """From a store that lacks nothing."""
     with StoredTeachers(store, spec.teachers) as source:
-        epochs = trained(spec, demo, source)
+        epochs = trained(spec, demo, source, checkpoints)
     return epochs._replace(digests_s=source.digests_s)
 
 

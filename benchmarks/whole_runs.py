@@ -1,5 +1,5 @@
-"""A whole run that begins with an empty store, and one more on the same store, beside runs without Collegium. All in one
-process, on the same threads. Imports no Ray.
+"""A whole run that begins with an empty store, and one more on the same store, beside runs without Collegium. All in
+one process, on the same threads.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 
 from torch import nn
 
+from actors.checkpoints import Checkpoints
 from actors.knowledge import TeacherRequest
 from actors.sources import LocalTeachers
 from actors.specs import ImportSpec, StoreSpec, StudentSpec, TeacherSpec, WeightSpec
@@ -91,7 +92,7 @@ def ways_of(setting: Setting) -> dict[str, Callable[[], float]]:
         stores.append(replace(stores[-1], folder=next(folders)))
         from_empty(setting, stores[-1])
 
-    ours = {FIRST: first, SECOND: lambda: from_store(with_other_numbers(spec), demo, stores[-1])}
+    ours = {FIRST: first, SECOND: lambda: from_store(with_other_numbers(spec), demo, stores[-1], Checkpoints)}
     peers = {
         loop: lambda loop=loop: whole_run(loop, setting.bare, demo, setting.order, setting.epochs) for loop in LOOPS
     }
@@ -101,7 +102,7 @@ def ways_of(setting: Setting) -> dict[str, Callable[[], float]]:
 
 def from_empty(setting: Setting, store: StoreSpec) -> Epochs:
     with locally(store, setting.teachers) as source:
-        return trained(setting.spec, setting.demo, source)
+        return trained(setting.spec, setting.demo, source, Checkpoints)
 
 
 def measured_parts(setting: Setting) -> dict[str, Callable[[], float]]:
@@ -122,7 +123,7 @@ def measured_parts(setting: Setting) -> dict[str, Callable[[], float]]:
         T: lambda: pass_of(setting.bare, images),
         OWN_T: lambda: seconds_of(ask_all),
         S: lambda: seconds_of(lambda: whole_run(PLAIN, [Same(10)], demo, order, epochs)) / epochs,
-        OWN_S: lambda: trained(spec, demo, constant).seconds / epochs,
+        OWN_S: lambda: trained(spec, demo, constant, Checkpoints).seconds / epochs,
     }
 
 
@@ -165,14 +166,15 @@ def show_runs(what: str, found: Found, epochs: int, num_views: int) -> list[Goal
     shares, goals = [], []
     for run, bound in ((FIRST, partial(first_allowed, epochs=epochs, num_views=num_views)), (SECOND, second_allowed)):
         own = list(map(bound, found[OWN_T], found[OWN_S]))
-        for loop in LOOPS.keys() & found.keys():
+        for loop in LOOPS:
             reached = [theirs / ours for theirs, ours in zip(found[loop], found[run], strict=True)]
             allowed = list(map(bound, found[T], found[S]))
-            share = Ratio.of(reached, allowed)
+            share, of_own = Ratio.of(reached, allowed), Ratio.of(reached, own)
             times = str(Ratio.of(found[loop], found[run]))
-            shares.append((run, loop, times, f"{median(allowed):.2f}", str(share), str(Ratio.of(reached, own))))
+            shares.append((run, loop, times, f"{median(allowed):.2f}", str(share), f"{median(own):.2f}", str(of_own)))
             if loop == PLAIN:
                 goals.append(Goal(f"(b) {run}, {what}: of what T and S allow", share, AT_LEAST))
-    headings = ("run", "against", "times as fast", "allowed by T and S", "of that", "of what Collegium's T and S allow")
-    show("", headings, shares)
+                goals.append(Goal(f"(b) {run}, {what}: of what Collegium's own T and S allow", of_own, AT_LEAST))
+    headings = ("run", "against", "times as fast", "T and S allow", "share", "own T and S allow", "share")
+    show(f"Of what arithmetic allows, {what}", headings, shares)
     return goals
