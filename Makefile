@@ -6,7 +6,7 @@ VENV ?= $(CACHE)/venv-$(HASH)
 BIN := $(VENV)/bin
 DATA := data/FashionMNIST/raw/t10k-labels-idx1-ubyte
 
-.PHONY: install data demo test lint types docs accuracy bench bench-serving bench-training bench-scaling bench-chaos bench-soak clean
+.PHONY: install data demo test lint types docs accuracy bench bench-serving bench-training bench-store bench-scaling bench-chaos bench-soak clean
 
 install: $(VENV)/.installed
 	@echo "the environment is $(VENV); for the commands collegium and mlflow in this shell:"
@@ -39,9 +39,9 @@ docs: install
 accuracy: install data
 	"$(BIN)/python" -m benchmarks.accuracy
 
-bench: bench-serving bench-training bench-scaling bench-chaos bench-soak
+bench: bench-serving bench-training bench-store bench-scaling bench-chaos bench-soak
 
-bench-serving bench-training bench-scaling bench-chaos bench-soak: bench-%: install data
+bench-serving bench-training bench-store bench-scaling bench-chaos bench-soak: bench-%: install data
 	"$(BIN)/python" -m benchmarks.$*
 
 clean:

@@ -84,7 +84,7 @@ def measure(recipe: str, seeds: int, rows: str) -> Found:
     """Test accuracy by row and seed, and the teachers' own; every number is written as it comes."""
     experiment = Experiment.from_yaml(recipe, [f"storage={OUT / 'runs'}", "student.alone=false"])
     result = experiment.run()
-    teachers = _with_weights(experiment, result)
+    teachers = with_weights(experiment, result)
     file = _file(f"{Path(recipe).stem}-{rows}", experiment, teachers)
     found: Found = json.loads(file.read_text()) if file.is_file() else {}
     for model in result.models:
@@ -136,7 +136,7 @@ def print_table(found: Found, title: str) -> None:
     Console(width=120).print(table)
 
 
-def _with_weights(experiment: Experiment, result: ExperimentResult) -> dict[str, TeacherSpec]:
+def with_weights(experiment: Experiment, result: ExperimentResult) -> dict[str, TeacherSpec]:
     weights = {model.name: model.weights for model in result.models if model.role == "teacher"}
     found = experiment.findings.teachers
     return {name: replace(found[name], weights=str(path)) for name, path in weights.items()}

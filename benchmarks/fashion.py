@@ -28,10 +28,10 @@ DATA = DataSpec(
 class Fashion:
     """The first rows of the training set as (uint8 image (1, 28, 28), label)."""
 
-    def __init__(self, root: str = "data") -> None:
+    def __init__(self, root: str = "data", rows: int = ROWS) -> None:
         files = FashionMNIST(root)
-        self.images = files.data[:ROWS, None].numpy()
-        self.labels = files.targets[:ROWS].numpy()
+        self.images = files.data[:rows, None].numpy()
+        self.labels = files.targets[:rows].numpy()
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -1,4 +1,4 @@
-"""Where rows lie, by key and digest: sorted arrays, so that a batch is found by a few searches. Imports no Ray."""
+"""Where rows lie, by key and digest: sorted arrays, so that a batch is found by a few steps. Imports no Ray."""
 
 from __future__ import annotations
 
@@ -8,37 +8,59 @@ import numpy as np
 
 MISSING = -1
 GROWTH = 2
+KEY, DIGEST, PLACE = range(3)
+STIR = np.uint64(0x85EBCA6B9E3779B1)
+"""Odd, so that different keys stay different: times it, ids and views in order lie evenly over all 64 bits."""
+UNSTIR = np.uint64(pow(int(STIR), -1, 1 << 64))
 
 
 @dataclass(frozen=True)
 class Run:
-    """Rows in the order of their keys. `most`: how often one key occurs at the most, for different pixels."""
+    """Rows, at least one, in the order of their stirred keys. `table`: key, digest and place of each, side by side, as
+    they are read together; `starts`: by the upper bits of a key, where to look for it; `most`: how often one key occurs
+    at the most, for different pixels."""
 
-    keys: np.ndarray
-    digests: np.ndarray
-    places: np.ndarray
+    table: np.ndarray
+    starts: np.ndarray
     most: int
 
+    def __len__(self) -> int:
+        return len(self.table)
+
     @classmethod
-    def of(cls, keys: np.ndarray, digests: np.ndarray, places: np.ndarray) -> Run:
-        order = np.argsort(keys, kind="stable")
-        keys = keys[order]
-        starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else np.zeros(1, int)
-        most = int(np.diff(np.append(starts, len(keys))).max()) if len(keys) else 0
-        return cls(keys, digests[order], places[order], most)
+    def of(cls, table: np.ndarray) -> Run:
+        table = table[np.argsort(table[:, KEY], kind="stable")]
+        keys = table[:, KEY]
+        firsts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+        bits = len(keys).bit_length()
+        counts = np.bincount((keys >> np.uint64(64 - bits)).view(np.int64), minlength=1 << bits)
+        return cls(table, np.cumsum(counts) - counts, int(np.diff(np.append(firsts, len(keys))).max()))
 
     def find(self, keys: np.ndarray, digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The place of each row, or `MISSING`; and where the key is there with other pixels alone."""
         places = np.full(len(keys), MISSING)
         seen = np.zeros(len(keys), dtype=bool)
-        first = np.searchsorted(self.keys, keys)
+        first = self._first(keys)
         for ahead in range(self.most):
-            at = np.minimum(first + ahead, len(self.keys) - 1)
-            is_key = self.keys[at] == keys
-            fits = is_key & (self.digests[at] == digests)
-            places[fits] = self.places[at[fits]]
+            there = self.table.take(first + ahead, axis=0, mode="clip")
+            is_key = there[:, KEY] == keys
+            fits = is_key & (there[:, DIGEST] == digests)
+            np.copyto(places, there[:, PLACE].view(np.int64), where=fits)
             seen |= is_key
         return places, seen & (places == MISSING)
+
+    def holds(self, keys: np.ndarray) -> np.ndarray:
+        return self.table[self._first(keys), KEY] == keys
+
+    def _first(self, keys: np.ndarray) -> np.ndarray:
+        """Where each key is or would be; at the most the last row. A step or two, where a search takes twenty."""
+        last, sorted_keys = len(self.table) - 1, self.table[:, KEY]
+        at = np.minimum(self.starts[(keys >> np.uint64(65 - len(self.starts).bit_length())).view(np.int64)], last)
+        behind = np.flatnonzero(sorted_keys[at] < keys)
+        while len(behind := behind[at[behind] < last]):
+            at[behind] += 1
+            behind = behind[sorted_keys[at[behind]] < keys[behind]]
+        return at
 
 
 class Index:
@@ -48,34 +70,36 @@ class Index:
         self._runs: list[Run] = []
 
     def __len__(self) -> int:
-        return sum(len(run.keys) for run in self._runs)
+        return sum(map(len, self._runs))
 
     def add(self, keys: np.ndarray, digests: np.ndarray, places: np.ndarray) -> None:
-        while self._runs and len(self._runs[-1].keys) < GROWTH * len(keys):
-            shorter = self._runs.pop()
-            keys = np.concatenate([shorter.keys, keys])
-            digests = np.concatenate([shorter.digests, digests])
-            places = np.concatenate([shorter.places, places])
-        self._runs.append(Run.of(keys, digests, places))
+        if not len(keys):
+            return
+        table = np.stack([keys * STIR, digests, places.view(np.uint64)], axis=1)
+        while self._runs and len(self._runs[-1]) < GROWTH * len(table):
+            table = np.concatenate([self._runs.pop().table, table])
+        self._runs.append(Run.of(table))
 
     def find(self, keys: np.ndarray, digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As of a `Run`."""
+        stirred = keys * STIR
         places = np.full(len(keys), MISSING)
         others = np.zeros(len(keys), dtype=bool)
         for run in self._runs:
-            found, other = run.find(keys, digests)
-            places = np.where(places == MISSING, found, places)
+            found, other = run.find(stirred, digests)
+            np.copyto(places, found, where=places == MISSING)
             others |= other
         return places, others & (places == MISSING)
 
     def keys(self) -> np.ndarray:
         """Each key once, sorted."""
-        return np.unique(np.concatenate([run.keys for run in self._runs] or [np.zeros(0, dtype=np.uint64)]))
+        stirred = [run.table[:, KEY] for run in self._runs]
+        return np.unique(np.concatenate([np.zeros(0, dtype=np.uint64), *stirred]) * UNSTIR)
 
     def holds(self, keys: np.ndarray) -> np.ndarray:
         """Whether each key is there, whatever its pixels."""
+        stirred = keys * STIR
         there = np.zeros(len(keys), dtype=bool)
         for run in self._runs:
-            at = np.minimum(np.searchsorted(run.keys, keys), len(run.keys) - 1)
-            there |= run.keys[at] == keys
+            there |= run.holds(stirred)
         return there

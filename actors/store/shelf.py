@@ -116,14 +116,15 @@ class Shelf:
             return
         numbers, within = places[rows] >> PLACE_BITS, places[rows] & PLACE_MASK
         order = np.argsort(numbers, kind="stable")
-        ends = np.flatnonzero(np.diff(numbers[order])) + 1
-        for part in np.split(order, ends):
-            segment = self._segments[int(numbers[part[0]])]
+        numbers, within, rows = numbers[order], within[order], rows[order]
+        ends = (np.flatnonzero(np.diff(numbers)) + 1).tolist()
+        for start, end in zip([0, *ends], [*ends, len(rows)], strict=True):
+            segment, part = self._segments[int(numbers[start])], slice(start, end)
             for name, column in into.items():
-                if len(part) == len(column):
+                if end - start == len(column):
                     np.take(segment.columns[name], within, axis=0, out=column, mode="clip")
                 else:
-                    column[rows[part]] = segment.columns[name][within[part]]
+                    column[rows[part]] = segment.columns[name].take(within[part], axis=0)
 
     def holds(self, keys: np.ndarray) -> np.ndarray:
         """Whether each key is there, whatever its pixels."""
