@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor
 
 from actors.knowledge import Batch, Position
-from actors.specs import DataSpec, ImportSpec
+from actors.mixing import Mixture, Mixtures
+from actors.specs import PARTNERS, DataSpec, ImportSpec
 from actors.views import MapDataset, ViewDice
 
 NO_LABEL = -1
@@ -38,24 +40,63 @@ def slice_ids(slices: Mapping[str, int], length: int, seed: int) -> dict[str, np
 
 
 class Rows:
-    """The pixels and labels of (ids, views): a pure function of the seed, each id and each view."""
+    """The pixels and labels of (ids, views): a pure function of the seed, each id and each view. `groups`: ids among
+    which a view that mixes finds its partners; what is in none is a group of its own."""
 
-    def __init__(self, dataset: MapDataset, view: ImportSpec, seed: int) -> None:
+    def __init__(self, dataset: MapDataset, view: ImportSpec, seed: int, groups: Sequence[np.ndarray] = ()) -> None:
         self._dataset = dataset
         self._view = partial(view.resolve(), **view.kwargs)
         self._seed = seed
+        self._partners = _Partners(len(dataset), groups) if PARTNERS in _arguments(self._view) else None
 
     def build(self, ids: np.ndarray, views: np.ndarray) -> tuple[dict[str, Tensor], Tensor]:
-        """Named tensors with the rows first, and int64 labels."""
+        """Named tensors with the rows first, and int64 labels; of a mixture the first."""
+        inputs, labels, _ = self.mixed(ids, views)
+        return inputs, labels
+
+    def mixed(self, ids: np.ndarray, views: np.ndarray) -> tuple[dict[str, Tensor], Tensor, Mixtures | None]:
+        """The same, and the rest of the labels where the view mixes samples."""
         dice = ViewDice(self._seed)
         drawn = [self._row(dice, int(i), int(v)) for i, v in zip(ids, views, strict=True)]
         names = drawn[0][0]
         inputs = {name: torch.from_numpy(_stacked([row[name] for row, _ in drawn])) for name in names}
-        return inputs, torch.tensor([label for _, label in drawn], dtype=torch.int64)
+        labels = [label for _, label in drawn]
+        if not all(isinstance(label, Mixture) for label in labels):
+            return inputs, _as_tensor(labels, ids), None
+        first, second, weights = zip(*labels, strict=True)
+        partner_labels = _as_tensor(second, ids)
+        return inputs, _as_tensor(first, ids), Mixtures(partner_labels, torch.tensor(weights, dtype=torch.float32))
 
-    def _row(self, dice: ViewDice, sample_id: int, view: int) -> tuple[Mapping[str, np.ndarray], int]:
-        inputs, label = self._view(self._dataset, sample_id, dice.at(sample_id, view))
-        return (inputs if isinstance(inputs, Mapping) else {"image": inputs}), _class_number(label, sample_id)
+    def _row(self, dice: ViewDice, sample_id: int, view: int) -> tuple[Mapping[str, np.ndarray], Any]:
+        generator = dice.at(sample_id, view)
+        more = {} if self._partners is None else {PARTNERS: self._partners.of(sample_id)}
+        inputs, label = self._view(self._dataset, sample_id, generator, **more)
+        return (inputs if isinstance(inputs, Mapping) else {"image": inputs}), label
+
+
+class _Partners:
+    """Who may be mixed with whom: samples of the same slice, else a student would see what it is judged by."""
+
+    def __init__(self, length: int, groups: Sequence[np.ndarray]) -> None:
+        self._group = np.full(length, len(groups))
+        for number, ids in enumerate(groups):
+            self._group[ids] = number
+        self._ids = [*groups, np.flatnonzero(self._group == len(groups))]
+
+    def of(self, sample_id: int) -> np.ndarray:
+        return self._ids[self._group[sample_id]]
+
+
+def _arguments(view: Callable[..., Any]) -> Collection[str]:
+    try:
+        return inspect.signature(view).parameters
+    except (TypeError, ValueError):
+        return ()
+
+
+def _as_tensor(labels: Sequence[Any], ids: np.ndarray) -> Tensor:
+    numbers = [_class_number(label, int(i)) for label, i in zip(labels, ids, strict=True)]
+    return torch.tensor(numbers, dtype=torch.int64)
 
 
 def _class_number(label: Any, sample_id: int) -> int:
@@ -72,7 +113,8 @@ def _stacked(rows: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def training_rows(dataset: MapDataset, data: DataSpec) -> Rows:
-    return Rows(dataset, data.views, data.seed)
+    slices = slice_ids(data.slices, len(dataset), data.seed)
+    return Rows(dataset, data.views, data.seed, list(slices.values()))
 
 
 def evaluation_rows(dataset: MapDataset, data: DataSpec) -> Rows:
@@ -110,13 +152,13 @@ class BatchSampler:
         chosen = self._choose(position)
         ids = np.concatenate([self.labelled, self.unlabelled])[chosen]
         views = np.full(len(ids), self.view(position.epoch), dtype=np.int32)
-        inputs, labels = rows.build(ids, views)
+        inputs, labels, mixtures = rows.mixed(ids, views)
         unlabelled = torch.from_numpy(chosen >= len(self.labelled))
         negative = ids[((labels < 0) & ~unlabelled).numpy()]
         if len(negative):
             raise ValueError(f"data.train: sample {int(negative[0])} has a negative label; expected at least 0")
         labels[unlabelled] = NO_LABEL
-        return Batch(ids, views, inputs, labels, position)
+        return Batch(ids, views, inputs, labels, position, mixtures)
 
     def view(self, epoch: int) -> int:
         return view_of(self.num_views, epoch)

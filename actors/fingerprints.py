@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from actors.data import SharedDataset, evaluation_rows
+from actors.data import Rows, SharedDataset, evaluation_rows
 from actors.knowledge import row_digests
 from actors.specs import DataSpec
 from actors.views import MapDataset
@@ -29,11 +29,11 @@ def content_hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def dataset_fingerprint(dataset: MapDataset, data: DataSpec) -> str:
+def dataset_fingerprint(dataset: MapDataset, data: DataSpec, rows: Rows | None = None) -> str:
     """SHA-256 over the dataset object as it is sent to other processes, and, since it may read files, over the pixels
-    and labels of evenly spaced rows."""
+    and labels of evenly spaced rows; without `rows`, as they are evaluated."""
     ids = np.unique(np.linspace(0, len(dataset) - 1, ROWS_SAMPLED).astype(np.int64))
-    inputs, labels = evaluation_rows(dataset, data).build(ids, np.zeros(len(ids), dtype=np.int32))
+    inputs, labels = (rows or evaluation_rows(dataset, data)).build(ids, np.zeros(len(ids), dtype=np.int32))
     shared = SharedDataset.of(dataset)
     hasher = hashlib.sha256(f"{data.train.target} {len(dataset)};".encode())
     hasher.update(shared.pickled)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from actors.errors import KnowledgeError
+from actors.mixing import Mixtures
 from actors.reductions import Reduction
 
 LOGITS = "logits"
@@ -40,7 +41,7 @@ class Position:
 @dataclass(frozen=True)
 class Batch:
     """Rows of one student worker. `inputs`: named tensors, first dimension the rows; `labels`: int64, -1 where
-    absent.
+    absent; `mixtures`: the other label of each row, where the view mixes samples.
     """
 
     ids: np.ndarray
@@ -48,6 +49,7 @@ class Batch:
     inputs: Mapping[str, Tensor]
     labels: Tensor
     position: Position = Position()
+    mixtures: Mixtures | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -33,6 +33,8 @@ RULE_ARGUMENTS = ("targets", "shares", "temperature", "teachers", "classes", "ev
 """What an ensemble rule may ask for by name; `actors.ensemble` says what each is."""
 ANSWERS_FILE = "predictions.parquet"
 """In a run's folder: every model's answers on the test set."""
+PARTNERS = "partners"
+"""The argument by which a view asks for the ids of its sample's slice."""
 FIXED_WEIGHTS = "weights"
 """The key in an ensemble rule's kwargs from which its `shares` come."""
 

@@ -130,7 +130,8 @@ class StudentTrainer:
         """The value of each loss, and the weight of each teacher in it as `loss/teacher`."""
         recipe = self.spec.recipe
         seed_everything(step_seed(recipe.seed, batch.position, self.worker.rank))
-        refuse_strange_labels("data.train", batch.ids, batch.labels, self.spec.num_classes, lowest=NO_LABEL)
+        for labels in (batch.labels, *([batch.mixtures.partner_labels] if batch.mixtures else [])):
+            refuse_strange_labels("data.train", batch.ids, labels, self.spec.num_classes, lowest=NO_LABEL)
         with self._stopwatch("forward"):
             total, terms, weights = self._forward(batch, knowledge)
         with self._stopwatch("backward"):
@@ -163,6 +164,7 @@ class StudentTrainer:
             ids=torch.from_numpy(batch.ids).to(device),
             knowledge={one.teacher: one.to(device) for one in knowledge},
             position=batch.position,
+            mixtures=batch.mixtures and batch.mixtures.to(device),
         )
         prepared = prepare(inputs, self.spec.model.input, f"{self.spec.name}.input")
         with torch.autocast(device.type, torch.bfloat16, enabled=self.spec.recipe.precision == "bf16"):

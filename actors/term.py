@@ -20,6 +20,7 @@ from actors.ensemble import own_labels
 from actors.hearing import Hearing, comparison_of
 from actors.knowledge import LOGITS, Knowledge, Position, TeacherRequest
 from actors.losses import metadata_of
+from actors.mixing import Mixtures
 from actors.reductions import Reduction
 from actors.specs import LossSpec, Shape, TapPair, TeacherSpec
 from actors.teacher import known_classes
@@ -43,12 +44,14 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Targets:
-    """What a student may learn its rows from. `labels`: int64, -1 where absent; `position`: of the batch."""
+    """What a student may learn its rows from. `labels`: int64, -1 where absent; `position`: of the batch; `mixtures`:
+    the other labels, where samples are mixed."""
 
     labels: Tensor
     ids: Tensor
     knowledge: Mapping[str, Knowledge] = field(default_factory=dict)
     position: Position = field(default_factory=Position)
+    mixtures: Mixtures | None = None
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,7 @@ class Term(nn.Module):
 
     def forward(self, outputs: Outputs, targets: Targets) -> Value:
         if self.spec.on == "labels":
-            values = self._values([outputs.logits], None, targets.labels, targets.ids)
-            return Value(self._mean(*values), torch.zeros(0))
+            return Value(self._mean(*self._of_labels(outputs, targets)), torch.zeros(0))
         if self.combination.gives_target:
             sent = [self._heard(targets, k)[0] for k in self.combination.heard]
             target = [self.combination.target(sent)]
@@ -137,6 +139,15 @@ class Term(nn.Module):
         if weights.ndim == 1:
             return Value(self._weighted(outputs, targets, weights), weights, added)
         return replace(self._weighted_by_row(outputs, targets, weights), objective=added)
+
+    def _of_labels(self, outputs: Outputs, targets: Targets) -> tuple[Tensor, Tensor]:
+        """Of a mixture the mean of the losses on both labels, by their weights."""
+        values, counted = self._values([outputs.logits], None, targets.labels, targets.ids)
+        mixtures = targets.mixtures
+        if mixtures is None:
+            return values, counted
+        others, _ = self._values([outputs.logits], None, mixtures.partner_labels, targets.ids)
+        return mixtures.weights * values + (1 - mixtures.weights) * others, counted
 
     def _answers(self, targets: Targets) -> list[Tensor]:
         heard = [self.hearings[k] for k in self.combination.heard]

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from actors.specs import FIXED_WEIGHTS, RULE_ARGUMENTS, SCHEDULE_LENGTHS, ImportSpec
+from actors.specs import FIXED_WEIGHTS, PARTNERS, RULE_ARGUMENTS, SCHEDULE_LENGTHS, ImportSpec
 from orchestrator.config import ExperimentConfig
 from orchestrator.ladder import Rung, ladder
 from orchestrator.targets import NotHere, bind
@@ -29,8 +29,8 @@ def wanted_targets(config: ExperimentConfig) -> Iterator[Wanted]:
     data = config.data
     yield Wanted("data.train", data.train.spec())
     yield Wanted("data.test", data.test.spec())
-    yield Wanted("data.views", data.views.spec(), positional=3)
-    yield Wanted("data.evaluation_view", data.evaluation_view.spec(), positional=3)
+    yield Wanted("data.views", data.views.spec(), positional=3, names=(PARTNERS,))
+    yield Wanted("data.evaluation_view", data.evaluation_view.spec(), positional=3, names=(PARTNERS,))
     for name, teacher in config.teachers.items():
         yield Wanted(f"teachers.{name}.model", teacher.model.spec())
     for rung in ladder(config):

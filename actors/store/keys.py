@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from actors.data import training_rows
 from actors.fingerprints import content_hash, dataset_fingerprint, judging_fingerprint
 from actors.knowledge import LOGITS, TeacherRequest
 from actors.reductions import PROBE_ROWS, Reduction
@@ -62,7 +63,7 @@ def judge_identity(spec: TeacherSpec, weights: str) -> Identity:
 def data_identity(dataset: MapDataset, data: DataSpec) -> Identity:
     """What a sample's pixels depend on beside its id and the number of the view."""
     return {
-        "fingerprint": dataset_fingerprint(dataset, replace(data, evaluation_view=data.views)),
+        "fingerprint": dataset_fingerprint(dataset, data, training_rows(dataset, data)),
         "view": asdict(data.views),
         "seed": data.seed,
     }
