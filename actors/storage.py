@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -63,8 +64,9 @@ class Folder:
         found = []
         for entry in self._there():
             if entry.is_file() and entry.name[0] != ".":
-                stat = entry.stat()
-                found.append(Entry(entry.name, stat.st_size, stat.st_mtime))
+                with suppress(FileNotFoundError):  # removed by somebody since
+                    stat = entry.stat()
+                    found.append(Entry(entry.name, stat.st_size, stat.st_mtime))
         return sorted(found)
 
     def folders(self) -> list[str]:

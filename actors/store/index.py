@@ -12,7 +12,8 @@ GROWTH = 2
 
 @dataclass(frozen=True)
 class Run:
-    """Rows in the order of their keys. `most`: how often one key occurs at the most, for different pixels."""
+    """Rows in the order of their keys, then digests. `most`: how often one key occurs at the most, for different
+    pixels."""
 
     keys: np.ndarray
     digests: np.ndarray
@@ -22,23 +23,27 @@ class Run:
     @classmethod
     def of(cls, keys: np.ndarray, digests: np.ndarray, places: np.ndarray) -> Run:
         order = np.argsort(keys, kind="stable")
-        keys = keys[order]
-        starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else np.zeros(1, int)
-        most = int(np.diff(np.append(starts, len(keys))).max()) if len(keys) else 0
-        return cls(keys, digests[order], places[order], most)
+        starts = np.flatnonzero(np.diff(keys[order])) + 1
+        most = int(np.diff(np.concatenate([[0], starts, [len(keys)]])).max())
+        if most > 1:
+            order = np.lexsort((digests, keys))
+        return cls(keys[order], digests[order], places[order], most)
 
     def find(self, keys: np.ndarray, digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The place of each row, or `MISSING`; and where the key is there with other pixels alone."""
         places = np.full(len(keys), MISSING)
-        seen = np.zeros(len(keys), dtype=bool)
-        first = np.searchsorted(self.keys, keys)
-        for ahead in range(self.most):
-            at = np.minimum(first + ahead, len(self.keys) - 1)
-            is_key = self.keys[at] == keys
-            fits = is_key & (self.digests[at] == digests)
-            places[fits] = self.places[at[fits]]
-            seen |= is_key
-        return places, seen & (places == MISSING)
+        if not len(self.keys):
+            return places, places == 0
+        first, end = np.searchsorted(self.keys, keys), np.searchsorted(self.keys, keys, side="right")
+        seen = first < end
+        for _ in range((self.most - 1).bit_length()):
+            middle = (first + end) // 2
+            behind = self.digests[np.minimum(middle, len(self.keys) - 1)] <= digests
+            first, end = np.where(behind, middle, first), np.where(behind, end, middle)
+        at = np.minimum(first, len(self.keys) - 1)
+        fits = seen & (self.digests[at] == digests)
+        places[fits] = self.places[at[fits]]
+        return places, seen & ~fits
 
 
 class Index:
