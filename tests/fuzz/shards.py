@@ -1,4 +1,4 @@
-"""Shards for the fuzz of the store's reader: valid ones of every encoding, and what others might write in their place."""
+"""Shards for the fuzz of the reader: valid ones of every encoding, and what others might write in their place."""
 
 import json
 import random
