@@ -12,6 +12,7 @@ from actors.knowledge import TeacherRequest
 from actors.store import claims
 from actors.store.claims import ClaimsBook
 from actors.store.keys import pieces
+from actors.top_k import top_k_reduction
 from tests.fuzz.writers import ASKED, FORK, Checked, Truth, at_once, kills, two_epochs, wide_teacher, write_all
 from tests.unit.digits_setup import NETS, SOFT, batches, save_teacher, student, trained
 from tests.unit.store_setup import Counting, store_spec, stored
@@ -88,7 +89,7 @@ def test_several_who_find_the_same_bad_shard_at_once_all_go_on(tmp_path):
 def test_one_of_two_pieces_written_is_no_empty_shard(tmp_path, caplog):
     """A writer that was killed between the two leaves the tap without the logits."""
     teacher, store = save_teacher(tmp_path, "cnn", NETS["tiny_cnn"]), tmp_path / "store"
-    request = TeacherRequest("cnn", True, (), None, (replace(MAP, kwargs=MAP.kwargs),))
+    request = TeacherRequest("cnn", True, (), None, (MAP, top_k_reduction(3)))
     with stored(store, teacher, inner=Counting(teacher)) as source:
         asked(source, batches(1), request)
     for piece in pieces(request, teacher, store_spec(store, teacher)):
@@ -208,6 +209,7 @@ def test_what_others_wrote_is_seen_by_every_shelf(tmp_path):
     mine = stored(tmp_path / "store", teacher, other, inner=inner, claims=Client(book, "mine"))
     with mine:
         asked(mine, several[:1], TeacherRequest("wide"), TeacherRequest("cnn"))
+        mine._writer.flush()
         theirs = stored(
             tmp_path / "store", teacher, other, inner=Counting(teacher, other), claims=Client(book, "theirs")
         )
