@@ -66,8 +66,9 @@ class Folder:
         found = []
         for entry in self._there():
             if entry.is_file() and entry.name[0] != ".":
-                stat = entry.stat()
-                found.append(Entry(entry.name, stat.st_size, stat.st_mtime))
+                with suppress(FileNotFoundError):  # removed by somebody since
+                    stat = entry.stat()
+                    found.append(Entry(entry.name, stat.st_size, stat.st_mtime))
         return sorted(found)
 
     def folders(self) -> list[str]:

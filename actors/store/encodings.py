@@ -16,7 +16,8 @@ VALUES, SCALE, OFFSET = "values", "scale", "offset"
 FEWEST_FOR_INT8 = 8
 """A row of fewer numbers is smaller as float16 than as int8 with its scale and offset."""
 LEVELS = 255
-LARGEST_FLOAT16 = 65504.0
+LARGEST = {"float16": 65504.0, "bfloat16": 3.3895e38, "int8": 1.7e38}
+"""Numbers of a larger amount become infinite: also in int8, where a row's range must be a float32."""
 
 Columns = Mapping[str, np.ndarray]
 """(rows, width) by the name of a column."""
@@ -63,14 +64,15 @@ class Encoding:
         if tuple(tensor.shape[1:]) != self.shape or str(tensor.dtype) != f"torch.{self.dtype}":
             got = f"{tuple(tensor.shape[1:])} {tensor.dtype}"
             raise ValueError(f"store: expected rows of {self.shape} {self.dtype}, got {got}")
-        if self._scaled:
-            return _as_int8(rows)
         if self.dtype != "float32" or self.stored == "float32":
             return {VALUES: rows.contiguous().numpy()}
+        largest = float(rows.abs().max()) if rows.numel() else 0.0
+        if largest > LARGEST[self.stored]:
+            raise ValueError(f"store: {self.stored} ends at {LARGEST[self.stored]:g}, got {largest:g}")
+        if self._scaled:
+            return _as_int8(rows)
         if self.stored == "bfloat16":
             return {VALUES: rows.to(torch.bfloat16).view(torch.int16).numpy()}
-        if rows.numel() and float(rows.abs().max()) > LARGEST_FLOAT16:
-            raise ValueError(f"store: float16 ends at {LARGEST_FLOAT16:g}, got {float(rows.abs().max()):g}")
         return {VALUES: rows.to(torch.float16).numpy()}
 
     def decode(self, columns: Columns) -> Tensor:

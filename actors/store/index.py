@@ -8,6 +8,7 @@ import numpy as np
 
 MISSING = -1
 GROWTH = 2
+FEW_STEPS = 12
 KEY, DIGEST, PLACE = range(3)
 STIR = np.uint64(0x85EBCA6B9E3779B1)
 """Odd, so that different keys stay different: times it, ids and views in order lie evenly over all 64 bits."""
@@ -16,9 +17,9 @@ UNSTIR = np.uint64(pow(int(STIR), -1, 1 << 64))
 
 @dataclass(frozen=True)
 class Run:
-    """Rows, at least one, in the order of their stirred keys. `table`: key, digest and place of each, side by side, as
-    they are read together; `starts`: by the upper bits of a key, where to look for it; `most`: how often one key occurs
-    at the most, for different pixels."""
+    """Rows, at least one, in the order of their stirred keys and then digests. `table`: key, digest and place of each,
+    side by side, as they are read together; `starts`: by the upper bits of a key, where to look for it; `most`: how
+    often one key occurs at the most, for different pixels."""
 
     table: np.ndarray
     starts: np.ndarray
@@ -29,37 +30,44 @@ class Run:
 
     @classmethod
     def of(cls, table: np.ndarray) -> Run:
-        table = table[np.argsort(table[:, KEY], kind="stable")]
-        keys = table[:, KEY]
+        ordered = table[np.argsort(table[:, KEY], kind="stable")]
+        keys = ordered[:, KEY]
         firsts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+        most = int(np.diff(np.append(firsts, len(keys))).max())
+        if most > 1:
+            ordered = table[np.lexsort((table[:, DIGEST], table[:, KEY]))]
         bits = len(keys).bit_length()
         counts = np.bincount((keys >> np.uint64(64 - bits)).view(np.int64), minlength=1 << bits)
-        return cls(table, np.cumsum(counts) - counts, int(np.diff(np.append(firsts, len(keys))).max()))
+        return cls(ordered, np.cumsum(counts) - counts, most)
 
     def find(self, keys: np.ndarray, digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The place of each row, or `MISSING`; and where the key is there with other pixels alone."""
-        places = np.full(len(keys), MISSING)
-        seen = np.zeros(len(keys), dtype=bool)
-        first = self._first(keys)
-        for ahead in range(self.most):
-            there = self.table.take(first + ahead, axis=0, mode="clip")
-            is_key = there[:, KEY] == keys
-            fits = is_key & (there[:, DIGEST] == digests)
-            np.copyto(places, there[:, PLACE].view(np.int64), where=fits)
-            seen |= is_key
-        return places, seen & (places == MISSING)
+        at = self._first(keys)
+        seen = self.table[at, KEY] == keys
+        for step in reversed(range((self.most - 1).bit_length())):
+            ahead = at + (1 << step)
+            there = self.table.take(ahead, axis=0, mode="clip")
+            further = (there[:, KEY] == keys) & (there[:, DIGEST] <= digests) & (ahead < len(self.table))
+            at = np.where(further, ahead, at)
+        there = self.table.take(at, axis=0)
+        fits = seen & (there[:, DIGEST] == digests)
+        return np.where(fits, there[:, PLACE].view(np.int64), MISSING), seen & ~fits
 
     def holds(self, keys: np.ndarray) -> np.ndarray:
         return self.table[self._first(keys), KEY] == keys
 
     def _first(self, keys: np.ndarray) -> np.ndarray:
-        """Where each key is or would be; at the most the last row. A step or two, where a search takes twenty."""
+        """Where each key is or would be; at the most the last row. A step or two, where a search takes twenty; only
+        of keys that somebody has chosen so that they lie together more are searched for."""
         last, sorted_keys = len(self.table) - 1, self.table[:, KEY]
         at = np.minimum(self.starts[(keys >> np.uint64(65 - len(self.starts).bit_length())).view(np.int64)], last)
         behind = np.flatnonzero(sorted_keys[at] < keys)
-        while len(behind := behind[at[behind] < last]):
-            at[behind] += 1
-            behind = behind[sorted_keys[at[behind]] < keys[behind]]
+        for _ in range(FEW_STEPS):
+            if not len(behind):
+                return at
+            at[behind] = np.minimum(at[behind] + 1, last)
+            behind = behind[(sorted_keys[at[behind]] < keys[behind]) & (at[behind] < last)]
+        at[behind] = np.minimum(np.searchsorted(sorted_keys, keys[behind]), last)
         return at
 
 

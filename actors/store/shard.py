@@ -7,17 +7,23 @@ Imports no Ray.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from actors.store.encodings import LEVELS, OFFSET, SCALE, VALUES, Columns, Encoding
+from actors.store.flatbuffer import is_compressed
 
 FORMAT = "collegium knowledge 1"
 SUFFIX = ".arrow"
 CHECKSUM_LENGTH = 32
+MAGIC = b"ARROW1\0\0"
+EXTENSION = re.compile(b"ARROW:extension:")
+"""A column that says so makes Arrow run the code of whoever registered the type in this process: Ray does, say."""
 ID, VIEW, DIGEST = "id", "view", "digest"
 OWN = {ID: pa.uint32(), VIEW: pa.uint32(), DIGEST: pa.uint64()}
 ROWS_AT_ONCE = 4096
@@ -105,11 +111,16 @@ def opened(path: str, name: str, encoding: Encoding, identity: str) -> Rows:
     Raises:
         ShardError: its content is not that of its name, or not what is expected.
     """
-    with pa.memory_map(path) as mapped:
-        content = mapped.read_buffer()
+    content = mapped(path)
     if hashlib.sha256(content).hexdigest()[:CHECKSUM_LENGTH] + SUFFIX != name:
         raise ShardError("its content has another checksum than its name")
     return read(content, encoding, identity)
+
+
+def mapped(path: str) -> pa.Buffer:
+    """A file's content; raises ShardError where it has none."""
+    with _as_shard_error(), pa.memory_map(path) as file:
+        return file.read_buffer()
 
 
 def read(content: pa.Buffer, encoding: Encoding, identity: str) -> Rows:
@@ -125,21 +136,45 @@ def read(content: pa.Buffer, encoding: Encoding, identity: str) -> Rows:
 
 
 def _batch(content: pa.Buffer, wanted: pa.Schema) -> pa.RecordBatch:
-    try:
-        with pa.ipc.open_file(content) as reader:
-            if not reader.schema.equals(wanted, check_metadata=True):
-                raise ShardError("it is of other knowledge or of another format")
-            if reader.num_record_batches != 1:
-                raise ShardError(f"it holds {reader.num_record_batches} batches, expected 1")
-            batch = reader.get_batch(0)
+    """Message by message: Arrow's reader of files would decompress whatever a file says that it is."""
+    schema = _schema(content)
+    with _as_shard_error():
+        messages = pa.ipc.MessageReader.open_stream(content.slice(len(MAGIC)))
+        first, second = messages.read_next_message(), messages.read_next_message()
+        if (first.type, second.type) != ("schema", "record batch"):  # Arrow takes the caller's word for it, and crashes
+            raise ShardError("it is no batch after its schema")
+        if not all(one.equals(wanted, check_metadata=True) for one in (schema, pa.ipc.read_schema(first))):
+            raise ShardError("it is of other knowledge or of another format")
+        if is_compressed(memoryview(second.metadata)):
+            raise ShardError("it is compressed")
+        batch = pa.ipc.read_record_batch(second, wanted)
         batch.validate(full=True)
-    except (pa.ArrowException, OSError, OverflowError, MemoryError, UnicodeDecodeError) as error:
-        raise ShardError(f"it is no whole Arrow file: {str(error).splitlines()[0]}") from error
     if batch.num_rows == 0 or any(column.null_count for column in batch.columns):
         raise ShardError("it has no rows, or lacks some values")
     if not all(_inside(column, content) for column in batch.columns):
-        raise ShardError("its columns are compressed, or do not lie in the file")
+        raise ShardError("its columns do not lie in the file")
     return batch
+
+
+def _schema(content: pa.Buffer) -> pa.Schema:
+    """What the end of a file of one batch says of its columns."""
+    if EXTENSION.search(memoryview(content)):
+        raise ShardError("its columns are of somebody's own types")
+    with _as_shard_error(), pa.ipc.open_file(content) as reader:
+        if reader.num_record_batches != 1:
+            raise ShardError(f"it holds {reader.num_record_batches} batches, expected 1")
+        return reader.schema
+
+
+@contextmanager
+def _as_shard_error() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, OverflowError, MemoryError, UnicodeDecodeError, StopIteration) as error:
+        said = str(error).splitlines() or [type(error).__name__]
+        raise ShardError(f"it is no whole Arrow file: {said[0]}") from error
 
 
 def _inside(column: pa.Array, content: pa.Buffer) -> bool:
@@ -159,9 +194,12 @@ def _matrix(column: pa.Array, width: int) -> np.ndarray:
 def _bounded(columns: Columns, encoding: Encoding) -> bool:
     """Whether all decode to finite numbers."""
     if SCALE in columns:
-        largest = columns[OFFSET].astype(np.float64) + columns[SCALE].astype(np.float64) * LEVELS
-        limits = np.concatenate([columns[OFFSET], largest.astype(np.float32)])
-        return bool(np.isfinite(limits).all() and (columns[SCALE] >= 0).all())
+        with np.errstate(over="ignore", invalid="ignore"):
+            highest = columns[SCALE] * np.float32(LEVELS)
+            limits = columns[OFFSET] + highest
+        return bool(
+            all(np.isfinite(part).all() for part in (columns[OFFSET], highest, limits)) and (highest >= 0).all()
+        )
     values = columns[VALUES]
     parts = (values[start : start + ROWS_AT_ONCE] for start in range(0, len(values), ROWS_AT_ONCE))
     if encoding.stored == "bfloat16":
@@ -169,13 +207,10 @@ def _bounded(columns: Columns, encoding: Encoding) -> bool:
     return values.dtype.kind != "f" or all(np.isfinite(part).all() for part in parts)
 
 
-def identity_in(path: str) -> str:
-    """What the rows of a file depend on, as it says itself; raises ShardError where it is none of a store's."""
-    try:
-        with pa.memory_map(path) as mapped, pa.ipc.open_file(mapped) as reader:
-            found = reader.schema.metadata or {}
-            return found[b"identity"].decode() if found[b"format"] == FORMAT.encode() else ""
-    except (pa.ArrowException, OSError, OverflowError, MemoryError, UnicodeDecodeError, KeyError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise ShardError(f"it is no whole Arrow file of a store: {error}") from error
+def metadata_of(content: pa.Buffer) -> Mapping[str, str]:
+    """What a file says of itself; raises ShardError where it is none of a store's."""
+    with _as_shard_error():
+        found = {name.decode(): value.decode() for name, value in (_schema(content).metadata or {}).items()}
+    if found.get("format") != FORMAT or "identity" not in found:
+        raise ShardError(f"it is no {FORMAT}")
+    return found

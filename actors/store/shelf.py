@@ -87,18 +87,24 @@ class Shelf:
         except ShardError as error:
             self._set_aside(name, str(error))
             return None
+        except OSError as error:
+            self._warn(name, f"it cannot be read: {error}")
+            return None
 
     def _set_aside(self, name: str, cause: str) -> None:
         """What a reader cannot use is kept for people, out of the readers' way."""
-        where = self._folder.file(name)
         try:
             content = self._folder.read(name)
             (self._folder / ASIDE).write(name, content)
             self._folder.remove(name)
         except OSError as error:
             cause += f"; it could not be set aside: {error}"
+        self._warn(name, cause)
+
+    def _warn(self, name: str, cause: str) -> None:
         if name not in self.put_aside:
             self.put_aside.append(name)
+            where = self._folder.file(name)
             logger.warning("store: %s is not used, %s; its rows are computed again", where, cause)
 
     def find(self, keys: np.ndarray, digests: np.ndarray, into: Columns) -> tuple[np.ndarray, np.ndarray]:
@@ -133,6 +139,8 @@ class Shelf:
 
     def add(self, rows: Rows) -> None:
         """Rows that are still to be written."""
+        if not len(rows):
+            return
         with self._lock:
             self._unwritten.append(rows)
             self._register([rows])

@@ -58,7 +58,7 @@ class StoredTeachers:
         self._inner = inner
         self._serves = serves
         self._specs = {teacher.name: teacher for teacher in teachers}
-        self._judges = {name: content_hash([store.judges[name], store.data]) for name in self._specs}
+        self._judges = {name: content_hash([name, store.judges[name], store.data]) for name in self._specs}
         self._claims = claims or NobodyElse()
         self._tell = tell
         self._lease = Lease(self._folder)
@@ -165,9 +165,9 @@ class StoredTeachers:
         if version == self._version:
             return
         self._version = version
+        for shelf in self._shelves.values():
+            shelf.refresh()
         for one in several:
-            for shelf in one.shelves:
-                shelf.refresh()
             one.find()
 
     def _give_back(self, wanted: Wanted, rows: np.ndarray) -> None:

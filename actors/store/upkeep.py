@@ -15,7 +15,7 @@ from actors.storage import Folder
 from actors.store.encodings import Encoding
 from actors.store.keys import KEY_LENGTH, Piece
 from actors.store.leases import held
-from actors.store.shard import SUFFIX, ShardError, identity_in
+from actors.store.shard import SUFFIX, ShardError, mapped, metadata_of
 from actors.store.shelf import Shelf
 
 LEFT_BEHIND_S = 3600.0
@@ -82,7 +82,7 @@ def _reported(store: Folder, key: str) -> ShelfReport | None:
 def _identities(folder: Folder, names: Sequence[str]) -> Iterator[str]:
     for name in names:
         try:
-            yield identity_in(folder.local(name))
+            yield metadata_of(mapped(folder.local(name)))["identity"]
         except (ShardError, FileNotFoundError):
             continue
 
