@@ -1,12 +1,22 @@
-"""The one door to storage: whole files in folders. A reader sees a file whole or not at all."""
+"""The one door to storage: whole files in folders, here or in a bucket. A reader sees a file whole or not at all.
+
+`Folder` is what all use; `OnDisk` does its work for a path, `actors.buckets` for an s3:// or gs:// URI.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
+
+from actors.buckets import InBucket, address_of
+
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 class Entry(NamedTuple):
@@ -17,20 +27,90 @@ class Entry(NamedTuple):
     changed_s: float
 
 
+def is_uri(path: str) -> bool:
+    """Whether this is meant as a URI; anything else is a path of this machine."""
+    return _URI.match(path) is not None
+
+
 @dataclass(frozen=True)
 class Folder:
-    """A folder of files that are written aside, synced and renamed."""
+    """A folder of files. `path`: on this machine, or `s3://bucket/prefix`, `gs://bucket/prefix`, options after a `?`.
+
+    Raises ValueError (`storage: ...`) for a URI that is none of these, and where a bucket cannot be reached or used.
+    """
 
     path: str
 
+    def __post_init__(self) -> None:
+        if is_uri(self.path):
+            address_of(self.path)
+
     def __truediv__(self, name: str) -> Folder:
-        return Folder(str(Path(self.path) / name))
+        parts = [_plain(part) for part in name.split("/")]
+        if not is_uri(self.path):
+            return Folder(str(Path(self.path, *parts)))
+        head, mark, options = self.path.partition("?")
+        return Folder("/".join([head.rstrip("/"), *(quote(part) for part in parts)]) + mark + options)
 
     def __str__(self) -> str:
-        return self.path
+        """Without what identifies somebody."""
+        return self._place.shown
+
+    def __repr__(self) -> str:
+        return f"Folder({str(self)!r})"
+
+    @property
+    def is_remote(self) -> bool:
+        return is_uri(self.path)
 
     def file(self, name: str) -> str:
-        return str(Path(self.path) / name)
+        """The path or URI of a file, to be named; of a remote one without what identifies somebody."""
+        return str(self / _plain(name))
+
+    def has(self, name: str) -> bool:
+        return self._place.has(_plain(name))
+
+    def read(self, name: str) -> bytes:
+        """Raises FileNotFoundError where there is none."""
+        return self._place.read(_plain(name))
+
+    def write(self, name: str, content: bytes) -> None:
+        self._place.write(_plain(name), content)
+
+    def local(self, name: str) -> str:
+        """The path of a file with this content on this machine, to be mapped into memory. Of a remote one that is a
+        copy which may be removed once others are fetched: map or open it soon. Raises FileNotFoundError."""
+        return self._place.local(_plain(name))
+
+    def names(self) -> list[str]:
+        """The files that are complete, sorted."""
+        return [entry.name for entry in self.entries()]
+
+    def entries(self) -> list[Entry]:
+        """The files that are complete, by name."""
+        return sorted(Entry(*found) for found in self._place.files() if found[0][0] != ".")
+
+    def folders(self) -> list[str]:
+        """The folders in it, sorted."""
+        return sorted(self._place.folders())
+
+    def remove(self, name: str) -> None:
+        self._place.remove(_plain(name))
+
+    @property
+    def _place(self) -> OnDisk | InBucket:
+        return _place(self.path)
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """Files that are written aside, synced and renamed."""
+
+    path: str
+
+    @property
+    def shown(self) -> str:
+        return self.path
 
     def has(self, name: str) -> bool:
         return Path(self.path, name).is_file()
@@ -51,25 +131,21 @@ class Folder:
             aside.unlink(missing_ok=True)
 
     def local(self, name: str) -> str:
-        """The path of a file with this content on this machine, to be mapped into memory."""
-        return self.file(name)
+        return str(Path(self.path, name))
 
-    def names(self) -> list[str]:
-        """The files that are complete, sorted."""
-        return [entry.name for entry in self.entries()]
-
-    def entries(self) -> list[Entry]:
-        """The files that are complete, by name."""
+    def files(self) -> list[tuple[str, int, float]]:
         found = []
         for entry in self._there():
-            if entry.is_file() and entry.name[0] != ".":
-                stat = entry.stat()
-                found.append(Entry(entry.name, stat.st_size, stat.st_mtime))
-        return sorted(found)
+            try:
+                if entry.is_file():
+                    stat = entry.stat()
+                    found.append((entry.name, stat.st_size, stat.st_mtime))
+            except FileNotFoundError:  # gone since it was listed
+                continue
+        return found
 
     def folders(self) -> list[str]:
-        """The folders in it, sorted."""
-        return sorted(entry.name for entry in self._there() if entry.is_dir())
+        return [entry.name for entry in self._there() if entry.is_dir()]
 
     def _there(self) -> list[os.DirEntry[str]]:
         try:
@@ -79,3 +155,14 @@ class Folder:
 
     def remove(self, name: str) -> None:
         Path(self.path, name).unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=1024)
+def _place(path: str) -> OnDisk | InBucket:
+    return InBucket(address_of(path)) if is_uri(path) else OnDisk(path)
+
+
+def _plain(name: str) -> str:
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise ValueError(f"storage: expected a name within the folder, got {name!r}; join folders with /")
+    return name

@@ -1,7 +1,11 @@
 """Files are seen whole or not at all; of checkpoints the newest counts."""
 
 import os
+import pickle
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -106,3 +110,55 @@ class Payload:
 
     def __reduce__(self):
         return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "/etc/passwd", "a\0b"])
+def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, name):
+    for folder in (Folder(str(tmp_path / "in")), Folder("s3://bucket/in")):
+        for asking in (
+            lambda: folder.file(name),  # noqa: B023
+            lambda: folder.has(name),  # noqa: B023
+            lambda: folder.read(name),  # noqa: B023
+            lambda: folder.write(name, b""),  # noqa: B023
+            lambda: folder.remove(name),  # noqa: B023
+            lambda: folder.local(name),  # noqa: B023
+        ):
+            with pytest.raises(ValueError, match="storage: expected a name within the folder"):
+                asking()
+        if name != "a/b":
+            with pytest.raises(ValueError, match="storage: expected a name within the folder"):
+                folder / name
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_within_folders_are_joined(tmp_path):
+    folder = Folder(str(tmp_path))
+    assert folder / "a/b" == folder / "a" / "b" and pickle.loads(pickle.dumps(folder / "a")) == folder / "a"
+    (folder / "a/b").write("x", b"1")
+    assert (tmp_path / "a/b/x").read_bytes() == b"1" and folder.local("a.b") == str(tmp_path / "a.b")
+
+
+def test_files_that_vanish_while_they_are_listed_are_left_out(tmp_path, monkeypatch):
+    folder = Folder(str(tmp_path))
+    folder.write("stays", b"12")
+    folder.write("goes", b"1")
+    listed = os.scandir
+
+    def then_one_goes(path):
+        found = list(listed(path))
+        (tmp_path / "goes").unlink()
+        return found
+
+    monkeypatch.setattr(os, "scandir", then_one_goes)
+    assert [(one.name, one.num_bytes) for one in folder.entries()] == [("stays", 2)]
+
+
+def test_a_folder_on_disk_loads_no_pyarrow(tmp_path):
+    code = (
+        "import sys\nfrom actors.storage import Folder\nfolder = Folder(sys.argv[1])\nfolder.write('x', b'1')\n"
+        "folder.read('x'), folder.entries(), folder.local('x'), Folder('s3://bucket/x') / 'y'\n"
+        "assert 'pyarrow' not in sys.modules, 'pyarrow'"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
