@@ -74,7 +74,7 @@ def address_of(uri: str) -> Address:
     parts = urlsplit(uri, allow_fragments=False)
     user, _, bucket = parts.netloc.rpartition("@")
     folders = [unquote(part) for part in parts.path.split("/") if part]
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]+", bucket):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", bucket):
         raise ValueError(f"storage: expected {scheme}://bucket/..., found no name of a bucket after {scheme}://")
     if {".", ".."} & {*folders}:
         raise ValueError("storage: expected folders of the bucket, got '.' or '..' among them; leave them out")
@@ -116,11 +116,11 @@ class InBucket:
         cache = ShardCache.of_this_machine()
         with self._told():
             with self._open(name) as stream:
-                size, place = stream.size(), cache.place(self.shown, name, *_version(stream))
+                size, place = stream.size(), cache.place(name, self.shown, *_version(stream))
             if not cache.has(place, size):
                 with cache.aside(size) as aside:
                     version = self._whole(name, lambda stream: _copy(stream, aside))
-                    place = cache.place(self.shown, name, *version)
+                    place = cache.place(name, self.shown, *version)
                     cache.keep(aside, place)
         return str(place)
 
@@ -142,6 +142,10 @@ class InBucket:
 
         with self._told():
             return self._files.get_file_info(FileSelector(self.address.key(), allow_not_found=True))
+
+    def arrow(self) -> tuple[str, FileSystem]:
+        with self._told():
+            return self.address.key(), self._files
 
     def _open(self, name: str) -> NativeFile:
         return self._files.open_input_file(self.address.key(name))

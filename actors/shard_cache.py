@@ -33,9 +33,9 @@ class ShardCache:
         except (ValueError, OverflowError) as error:
             raise ValueError(f"{SIZE_VARIABLE}: expected a number of gigabytes, got {given!r}") from error
 
-    def place(self, *what: str) -> Path:
-        """Of the file that is described so."""
-        return self.folder / hashlib.sha256("\n".join(what).encode()).hexdigest()
+    def place(self, name: str, *what: str) -> Path:
+        """Of the file that is called and described so; it keeps its suffix."""
+        return self.folder / (hashlib.sha256("\n".join((name, *what)).encode()).hexdigest() + Path(name).suffix)
 
     def has(self, place: Path, size: int) -> bool:
         """Marks it as used."""

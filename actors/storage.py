@@ -11,10 +11,13 @@ import uuid
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
-from urllib.parse import quote
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote, unquote
 
 from actors.buckets import InBucket, address_of
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
@@ -41,6 +44,18 @@ class Folder:
 
     path: str
 
+    @classmethod
+    def at(cls, place: str | os.PathLike[str]) -> Folder:
+        """A URI as it is; a path from the root on."""
+        text = str(place)
+        return cls(text if is_uri(text) else str(Path(text).absolute()))
+
+    @classmethod
+    def found_at(cls, place: str | os.PathLike[str]) -> Folder:
+        """The same, without symbolic links."""
+        text = str(place)
+        return cls(text if is_uri(text) else os.path.realpath(text))
+
     def __post_init__(self) -> None:
         if is_uri(self.path):
             address_of(self.path)
@@ -62,6 +77,17 @@ class Folder:
     @property
     def is_remote(self) -> bool:
         return is_uri(self.path)
+
+    @property
+    def name(self) -> str:
+        return unquote(self.path.partition("?")[0].rstrip("/").rpartition("/")[2])
+
+    @property
+    def parent(self) -> Folder:
+        if not self.is_remote:
+            return Folder(str(Path(self.path).parent))
+        head, mark, options = self.path.partition("?")
+        return Folder(head.rstrip("/").rpartition("/")[0] + mark + options)
 
     def file(self, name: str) -> str:
         """The path or URI of a file, to be named; of a remote one without what identifies somebody."""
@@ -97,9 +123,27 @@ class Folder:
     def remove(self, name: str) -> None:
         self._place.remove(_plain(name))
 
+    def arrow(self) -> tuple[str, FileSystem | None]:
+        """For those who take pyarrow's filesystems: the path there; None: this machine's."""
+        return self._place.arrow()
+
     @property
     def _place(self) -> OnDisk | InBucket:
         return _place(self.path)
+
+
+def file_at(place: str) -> tuple[Folder, str]:
+    """The folder and the name of a file that is given by its path or URI."""
+    whole = Folder.at(place)
+    return whole.parent, whole.name
+
+
+def local_file(place: str) -> str:
+    """The path on this machine of a file that is given by its path or URI. Raises FileNotFoundError."""
+    if not is_uri(place):
+        return place
+    folder, name = file_at(place)
+    return folder.local(name)
 
 
 @dataclass(frozen=True)
@@ -132,6 +176,9 @@ class OnDisk:
 
     def local(self, name: str) -> str:
         return str(Path(self.path, name))
+
+    def arrow(self) -> tuple[str, None]:
+        return self.path, None
 
     def files(self) -> list[tuple[str, int, float]]:
         found = []

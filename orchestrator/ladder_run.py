@@ -7,7 +7,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -74,7 +73,7 @@ class LadderRun:
         self._folder = folder
         self._tracker = tracker
         self._namespace = namespace
-        self._models = Folder(str(Path(config.storage).absolute())) / MODELS_FOLDER
+        self._models = Folder.at(config.storage) / MODELS_FOLDER
         self._data = config.data.spec()
         self._dataset = self._data.train.build()
         self._fingerprint = dataset_fingerprint(self._dataset, self._data)
