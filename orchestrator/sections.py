@@ -200,7 +200,8 @@ class TrackingConfig(Section):
     """Where MLflow keeps what a run tells it."""
 
     uri: TrackingUri | None = None
-    """A tracking server or database; null: that of MLFLOW_TRACKING_URI, else sqlite in the storage folder."""
+    """A tracking server or database; null: that of MLFLOW_TRACKING_URI, else sqlite in the storage folder (in `runs`
+    here, where that is a bucket)."""
     send: Flag = True
     """false: kept beside the run alone; `collegium sync` may send it later."""
     registered_as: Text | None = None

@@ -17,7 +17,7 @@ import pytest
 from actors import buckets
 from actors.checkpoints import Checkpoints
 from actors.shard_cache import SIZE_VARIABLE, ShardCache
-from actors.storage import Entry, Folder
+from actors.storage import Entry, Folder, local_file
 from tests.cluster.bucket_server import BUCKET, SlowWay, bucket_server
 from tests.unit.digits_setup import student, trained, trainer
 
@@ -74,7 +74,7 @@ def test_boto3_reads_what_is_written_and_what_it_writes_is_read(server, folder):
     assert not folder.has("a"), "a folder is no file"
 
 
-def test_a_folder_says_what_lies_in_it(server, folder):
+def test_a_folder_says_what_lies_in_it(server, folder, cache):
     before = time.time()
     for name, content in {"b": b"12345", "a": b"1", ".hidden": b"", "with space & ?#%.x": b"123"}.items():
         folder.write(name, content)
@@ -87,6 +87,10 @@ def test_a_folder_says_what_lies_in_it(server, folder):
     assert folder.folders() == ["another", "in ner?"] and (folder / "in ner?").names() == ["deep"]
     assert (folder / "in ner?").read("deep") == b"" and folder.read("with space & ?#%.x") == b"123"
     assert f"{prefix(folder)}/in ner?/deep" in server.keys(prefix(folder))
+    inner = folder / "in ner?"
+    assert Folder(str(inner)) == inner and inner.parent == folder and inner.name == "in ner?"
+    with open(local_file(inner.file("deep")), "rb") as copy:
+        assert copy.read() == b""
 
 
 def test_the_options_stay_with_the_folders(server, folder):
