@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from pathlib import Path
 
 SIZE_VARIABLE = "COLLEGIUM_CACHE_GB"
 DEFAULT_GB = 10.0
+LEFT_BEHIND_S = 3600.0
+"""What was not written to for so long, aside, is of a killed process."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,6 @@ class ShardCache:
         self._shrink(self.max_bytes, spared=place)
 
     def _shrink(self, most: int, spared: Path | None = None) -> None:
-        """What a killed process left aside is old some day too, and goes the same way."""
         found = []
         for path in self.folder.iterdir():
             try:
@@ -70,9 +72,10 @@ class ShardCache:
                 continue
             found.append((stat.st_mtime_ns, stat.st_size, path))
         total = sum(size for _, size, _ in found)
-        for _, size, path in sorted(found):
+        for changed_ns, size, path in sorted(found):
             if total <= most:
                 return
-            if path != spared:
+            being_fetched = path.name[0] == "." and time.time() - changed_ns / 1e9 < LEFT_BEHIND_S
+            if path != spared and not being_fetched:
                 path.unlink(missing_ok=True)
                 total -= size

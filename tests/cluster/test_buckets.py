@@ -263,6 +263,16 @@ def test_what_a_killed_process_left_in_the_cache_goes_too(tmp_path):
     assert os.listdir(tmp_path) == [cache.place("y").name]
 
 
+def test_two_that_fetch_at_once_keep_to_the_bound(tmp_path):
+    cache = ShardCache(tmp_path, 100)
+    with cache.aside(60) as one, cache.aside(60) as other:
+        for aside in (one, other):
+            aside.write_bytes(b"x" * 60)
+        cache.keep(one, cache.place("one"))
+        cache.keep(other, cache.place("other"))
+    assert os.listdir(tmp_path) == [cache.place("other").name]
+
+
 def test_a_cache_of_no_size_is_refused(monkeypatch):
     monkeypatch.setenv(SIZE_VARIABLE, "much")
     with pytest.raises(ValueError, match=f"{SIZE_VARIABLE}: expected a number of gigabytes, got 'much'"):
