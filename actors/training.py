@@ -146,7 +146,7 @@ def _tell_passes(folder: Folder, name: str, passes: Mapping[str, Passes], ended:
     told = {"teachers": {teacher: asdict(one) for teacher, one in passes.items()}, "writing_ended": ended}
     try:
         folder.write(name, json.dumps(told).encode())
-    except OSError as error:  # a full disk ends counting, not training
+    except (OSError, ValueError) as error:  # a full disk ends counting, not training
         logger.warning("the passes of this process are not counted: %s", error)
 
 

@@ -13,6 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from actors.storage import local_file
+
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 PARALLEL_PREFIX = "module."
 MOST_NAMED = 4
@@ -27,11 +29,15 @@ def read_weights(path: str, where: str) -> dict[str, Tensor]:
     Raises:
         ValueError: no such file, no state dict in it, or a pickle that would run code (nothing of it is run).
     """
-    if not Path(path).is_file():
+    try:
+        here = local_file(path)
+    except FileNotFoundError:
+        here = ""
+    if not Path(here).is_file():
         raise ValueError(f"{where}: expected a file of weights, found none at {path!r}; check the path")
-    if path.endswith(".safetensors"):
-        return _read_safetensors(path, where)
-    return _unwrap(_read_torch(path, where), path, where)
+    if here.endswith(".safetensors"):
+        return _read_safetensors(here, where)
+    return _unwrap(_read_torch(here, where), path, where)
 
 
 def fit_weights(model: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:

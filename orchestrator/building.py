@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import closing
-from pathlib import Path
 
 from actors.fingerprints import content_hash
 from actors.storage import Folder
@@ -33,7 +32,7 @@ def build_store(
     plan.refuse_if_elsewhere()
     view, document = view or LiveView(), config.to_yaml()
     number = content_hash(document)[:NUMBER_LENGTH]
-    folder = Folder(str(Path(config.storage).absolute())) / config.name / f"store-{number}"
+    folder = Folder.at(config.storage) / config.name / f"store-{number}"
     folder.write(CONFIG_FILE, document.encode())
     untracked = Tracker.open(folder, experiment=config.name, uri="", storage=config.storage, send=False)
     with alone(folder), closing(untracked), connected(address, plan.side_by_side) as resources:

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from actors.errors import KnowledgeError, TeacherLostError
+from actors.storage import Folder
 from orchestrator.store_commands import store
 from orchestrator.terminal import Address, Overrides, terminal
 
@@ -125,7 +126,7 @@ def report(
     """Make a run's report again, or a comparison of several."""
     from orchestrator.reporting.report import write_comparison, write_report
 
-    folders = list(dict.fromkeys(os.path.realpath(run) for run in runs))
+    folders = list(dict.fromkeys(Folder.found_at(run).path for run in runs))
     written = write_report(folders[0], to) if len(folders) == 1 else write_comparison(folders, to or COMPARISON_FILE)
     typer.echo(f"report {written}")
 

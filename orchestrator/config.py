@@ -16,9 +16,9 @@ from orchestrator.cross_checks import cross_check
 from orchestrator.fields import (
     ExperimentName,
     Key,
-    LocalPath,
     NaturalInt,
     Section,
+    StoragePlace,
     TeacherName,
     Timeout,
     each_filled,
@@ -40,8 +40,9 @@ class ExperimentConfig(Section):
     """Its runs lie in <storage>/<name>/."""
     seed: NaturalInt = 0
     """Of the student; the data has its own."""
-    storage: LocalPath = "runs"
-    """A local folder for runs and trained models."""
+    storage: StoragePlace = "runs"
+    """A folder for runs and trained models: here, or `s3://bucket/prefix`, `gs://bucket/prefix`. Keys come from the
+    environment; an endpoint of your own is an option: `?endpoint_override=host:9000&scheme=http`."""
     source: Literal["pool", "local"] = "pool"
     """Where teachers work: a pool of Ray actors, or the student's own process."""
     answer_timeout_s: Timeout | None = Field(default=None, validate_default=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from actors.storage import local_file
 from orchestrator.problems import ConfigError, shown
 
 _NOT_STRINGS = {
@@ -69,7 +70,7 @@ def load(text: str, origin: str) -> Any:
 def read(path: str | Path) -> Mapping[str, Any]:
     """The mapping that a YAML file holds."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(local_file(str(path))).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError([f"{path}: there is no such file"]) from None
     except (OSError, UnicodeDecodeError) as error:

@@ -13,7 +13,7 @@ from actors.costs import costs
 from actors.judgement import Panel, judge
 from actors.predictions import TrainedModel, predict
 from actors.specs import DataSpec
-from actors.storage import Folder
+from actors.storage import Folder, local_file
 
 
 def judged(
@@ -54,7 +54,7 @@ def _costs(
     measuring: Any = ray.remote(costs)
     measured = dict(zip(dict.fromkeys(kinds), ray.get(measuring.remote(distinct, dataset, data)), strict=True))
     by_name = {
-        model.name: {**measured[kind], "bytes_on_disk": Path(model.weights).stat().st_size}
+        model.name: {**measured[kind], "bytes_on_disk": Path(local_file(model.weights)).stat().st_size}
         for model, kind in zip(models, kinds, strict=True)
     }
     by_name["ensemble"] = _sum([by_name[name] for name in panel.ensemble])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
@@ -16,6 +18,7 @@ from actors.judgement import Panel
 from actors.predictions import TrainedModel
 from actors.specs import ANSWERS_FILE
 from actors.storage import Folder
+from actors.training import WEIGHTS_FILE
 from orchestrator.checking import Findings, check
 from orchestrator.cluster import connected
 from orchestrator.config import ExperimentConfig
@@ -59,13 +62,13 @@ class Experiment:
     @classmethod
     def of_run(cls, folder: str | Path) -> Self:
         """The experiment of an earlier run, from the config beside it."""
-        config = Path(folder, CONFIG_FILE)
-        if not config.is_file():
+        run = Folder.found_at(folder)
+        if not run.has(CONFIG_FILE):
             raise ValueError(f"resume: expected the folder of a run, found no {CONFIG_FILE} in {str(folder)!r}")
-        if config.with_name(RESULT_FILE).is_file() and config.with_name(REPORT_FILE).is_file():
-            raise ValueError(f"resume: this run is finished, its result is {config.with_name(RESULT_FILE)}")
-        storage = str(config.resolve().parents[2])
-        return cls(ExperimentConfig.from_yaml(config).model_copy(update={"storage": storage}))
+        if run.has(RESULT_FILE) and run.has(REPORT_FILE):
+            raise ValueError(f"resume: this run is finished, its result is {run.file(RESULT_FILE)}")
+        storage = run.parent.parent.path
+        return cls(ExperimentConfig.from_yaml(run.file(CONFIG_FILE)).model_copy(update={"storage": storage}))
 
     @cached_property
     def findings(self) -> Findings:
@@ -87,7 +90,7 @@ class Experiment:
         plan = self.check()
         plan.refuse_if_elsewhere()
         view = view or LiveView()
-        begun = Folder(str(Path(resume).resolve())) if resume else None
+        begun = Folder.found_at(resume) if resume else None
         with alone(begun) if begun else nullcontext(), connected(address, plan.side_by_side) as resources:
             plan.refuse_if_larger(resources)
             folder = begun or self._new_folder()
@@ -109,7 +112,7 @@ class Experiment:
             raise
         except BaseException as error:
             tracker.end(None, KILLED if isinstance(error, KeyboardInterrupt) else FAILED)
-            view.say(f"ended early; go on with: collegium run --resume {folder}")
+            view.say(f"ended early; go on with: collegium run --resume {shlex.quote(str(folder))}")
             raise
         tracker.end(None, FINISHED)
         return result
@@ -130,7 +133,7 @@ class Experiment:
                 if unsent := tracker.close():
                     view.say(unsent)
             except KeyboardInterrupt:
-                view.say(f"tracking: interrupted; send the rest with: collegium sync {folder}")
+                view.say(f"tracking: interrupted; send the rest with: collegium sync {shlex.quote(str(folder))}")
                 raise
 
     def _tags(self) -> dict[str, str]:
@@ -145,7 +148,7 @@ class Experiment:
         with view:
             test = ray.put(shared(data.test.build(), "data.test"))
             trained = run.train(view)
-            folder.write(STUDENT_FILE, Path(trained["student"].weights).read_bytes())
+            folder.write(STUDENT_FILE, trained["student"].folder.read(WEIGHTS_FILE))
             models = self._trained_models(run, trained)
             view.say("judging every model on the test set")
             packaging = Packaging(models[-1], test, data, folder)
@@ -220,7 +223,8 @@ class Experiment:
         try:
             write_report(result.folder)
         except Exception as error:  # the result is there: the run does not fail by its report, but says so
-            view.say(f"no report: {type(error).__name__}: {error}; try again with: collegium report {folder}")
+            again = f"collegium report {shlex.quote(str(folder))}"
+            view.say(f"no report: {type(error).__name__}: {error}; try again with: {again}")
         for name in (CONFIG_FILE, RESULT_FILE, REPORT_FILE, STUDENT_FILE, ANSWERS_FILE):
             if folder.has(name):
                 tracker.artifact(None, name)
@@ -236,12 +240,15 @@ class Experiment:
             view.say(f"the student is a new version of the registered model {tracking.registered_as}{alias}")
 
     def _new_folder(self) -> Folder:
-        parent = Path(self.config.storage).absolute() / self.config.name
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        storage = Folder.at(self.config.storage)
+        if storage.is_remote:  # nobody can be kept from taking the same name there
+            return storage / self.config.name / f"{stamp}-{uuid.uuid4().hex[:6]}"
+        parent = Path(storage.path) / self.config.name
         try:
             parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ValueError(f"storage: {parent} cannot be made: {error.strerror}; choose another folder") from error
-        stamp = time.strftime("%Y%m%d-%H%M%S")
         for attempt in range(100):
             folder = parent / (stamp if not attempt else f"{stamp}-{attempt}")
             try:

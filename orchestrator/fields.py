@@ -19,6 +19,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from actors.buckets import ANONYMOUS, CREDENTIALS, address_of
+from actors.storage import is_uri
+
 RESERVED_NAMES = ("student", "ensemble", "alone", "label")
 MODELS_FOLDER = "models"
 ARTIFACTS_FOLDER = "mlartifacts"
@@ -71,10 +74,23 @@ def _no_folder_of_ours(name: str) -> str:
 
 
 def _local(path: str) -> str:
-    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", path)
-    if scheme:
+    if is_uri(path):
         raise ValueError(f"expected a local path, got {path!r}; URIs are not supported yet")
     return path
+
+
+def _storage(place: str) -> str:
+    if not is_uri(place):
+        return place
+    try:
+        named = address_of(place)
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix("storage: ")) from None
+    if named.user not in ("", ANONYMOUS):
+        raise ValueError(
+            f"expected no keys in the URI; they are read from the environment: {CREDENTIALS[named.scheme]}"
+        )
+    return place
 
 
 def _local_or_registered(path: str) -> str:
@@ -136,7 +152,7 @@ ExperimentName = Annotated[
 ]
 TeacherName = Annotated[_Name, AfterValidator(_unreserved)]
 Key = Annotated[str, Field(pattern=r"^[^.\s]+$"), expects("a name without dots and spaces")]
-LocalPath = Annotated[Text, AfterValidator(_local)]
+StoragePlace = Annotated[Text, AfterValidator(_storage)]
 Checkpoint = Annotated[Text, AfterValidator(_local_or_registered)]
 TrackingUri = Annotated[Text, AfterValidator(_tracking_uri)]
 ClassMap = Annotated[

@@ -12,6 +12,7 @@ from typing import Any
 from actors.data import slice_ids
 from actors.fingerprints import code_fingerprint, content_hash, ids_hash, targets_in
 from actors.specs import StudentSpec, TeacherSpec
+from actors.storage import local_file
 from actors.views import MapDataset
 
 KEY_LENGTH = 16
@@ -29,7 +30,8 @@ def rung_key(
 
 
 def file_hash(path: str) -> str:
-    """SHA-256; a file that has not changed since is not read again."""
+    """SHA-256 of a file or URI; a file that has not changed since is not read again."""
+    path = local_file(path)
     stat = Path(path).stat()
     return _hash_of(path, stat.st_mtime_ns, stat.st_size)
 

@@ -79,6 +79,7 @@ def _trainer(job: TrainJob):  # noqa: ANN202 - TorchTrainer, imported late: it t
     from ray.train.torch import TorchTrainer
 
     resources = job.spec.resources
+    storage_path, filesystem = job.folder.arrow()
     per_worker: Mapping[str, float] = {
         "CPU": resources.num_cpus,
         "GPU": resources.num_gpus,
@@ -93,6 +94,9 @@ def _trainer(job: TrainJob):  # noqa: ANN202 - TorchTrainer, imported late: it t
             resources_per_worker={name: amount for name, amount in per_worker.items() if amount},
         ),
         run_config=RunConfig(
-            name="ray-train", storage_path=job.folder.path, failure_config=FailureConfig(max_failures=0)
+            name="ray-train",
+            storage_path=storage_path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=0),
         ),
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,8 @@ from actors.data import SharedDataset, evaluation_rows
 from actors.inputs import prepare
 from actors.predictions import TrainedModel
 from actors.specs import DataSpec
-from actors.storage import Folder
+from actors.storage import Folder, local_file
+from orchestrator.trees import write_tree
 
 MODEL_FOLDER = "mlflow-model"
 EXAMPLE_ROWS = 2
@@ -42,4 +46,10 @@ def _package(student: TrainedModel, dataset: SharedDataset, data: DataSpec, fold
     first = np.arange(EXAMPLE_ROWS) % len(test)
     inputs, _ = rows.build(first, np.zeros(EXAMPLE_ROWS, dtype=np.int32))
     example = prepare(inputs, student.model.input, student.name)
-    save_mlflow_model(student.load(), example, student.weights, folder.file(MODEL_FOLDER))
+    weights = local_file(student.weights)
+    if not folder.is_remote:
+        save_mlflow_model(student.load(), example, weights, folder.file(MODEL_FOLDER))
+        return
+    with tempfile.TemporaryDirectory() as aside:
+        save_mlflow_model(student.load(), example, weights, os.path.join(aside, MODEL_FOLDER))
+        write_tree(Path(aside, MODEL_FOLDER), folder / MODEL_FOLDER)

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from actors.pool.controller import PoolStatus, Wish
 from actors.storage import Folder
+from orchestrator.locks import lock_path
 from orchestrator.problems import unknown
 from orchestrator.result import CONFIG_FILE, RESULT_FILE
 
@@ -29,8 +30,9 @@ ANSWERS_WITHIN_S = 5.0
 
 @contextmanager
 def alone(folder: Folder) -> Iterator[None]:
-    """No other process goes on with the run in this folder; raises ValueError where one does."""
-    lock = FileLock(folder.file(LOCK_FILE), timeout=0)
+    """No other process goes on with the run in this folder; raises ValueError where one does. Of a run in a bucket
+    only processes of this user on this machine are seen."""
+    lock = FileLock(lock_path(folder, LOCK_FILE), timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
@@ -51,7 +53,7 @@ def announced(folder: Folder, address: str | None) -> Iterator[str]:
 
     far = address is not None and address.startswith("ray://")
     # A new one at each start: what a killed driver left behind takes no name away.
-    namespace = f"{Path(folder.path).name}-{uuid.uuid4().hex[:8]}"
+    namespace = f"{folder.name}-{uuid.uuid4().hex[:8]}"
     where = {
         "address": address if far else ray.get_runtime_context().gcs_address,
         "namespace": namespace,
@@ -67,7 +69,7 @@ def announced(folder: Folder, address: str | None) -> Iterator[str]:
 @contextmanager
 def pools_of(run: str) -> Iterator[Pools]:
     """Raises ValueError where that is no run under way, or none of its rungs is being taught by a pool."""
-    where = whereabouts(Folder(os.path.realpath(run)))
+    where = whereabouts(Folder.found_at(run))
     os.environ.update(where["environment"])
     from orchestrator.cluster import connected
 
@@ -82,13 +84,13 @@ def whereabouts(run: Folder) -> dict[str, Any]:
     if not run.has(CLUSTER_FILE):
         if run.has(RESULT_FILE):
             raise ValueError(f"pool: this run is finished, its result is {run.file(RESULT_FILE)}")
-        raise ValueError(f"pool: this run is not under way; go on with: collegium run --resume {run}")
+        raise ValueError(f"pool: this run is not under way; go on with: collegium run --resume {shlex.quote(str(run))}")
     where = json.loads(run.read(CLUSTER_FILE))
     # Ray itself would try for two minutes.
     if not _answers(where["address"]):
         raise ValueError(
             f"pool: this run is not under way, nobody answers at {where['address']}, where its cluster was; "
-            f"go on with: collegium run --resume {run}"
+            f"go on with: collegium run --resume {shlex.quote(str(run))}"
         )
     return where
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.specs import TeacherSpec
 from orchestrator.config import ExperimentConfig
 from orchestrator.fields import MODELS_FOLDER, REGISTERED
-from orchestrator.tracking.tracker import tracking_uri
+from orchestrator.tracking.tracker import tracking_home, tracking_uri
 
 if TYPE_CHECKING:
     from orchestrator.tracking.models import FetchedWeights
@@ -25,7 +24,7 @@ def fetched(config: ExperimentConfig) -> dict[str, FetchedWeights]:
     from orchestrator.tracking.models import fetch_registered_weights
 
     uri = tracking_uri(config.tracking.uri, config.storage)
-    into = str(Path(config.storage).absolute() / MODELS_FOLDER / "registered")
+    into = str(tracking_home(config.storage) / MODELS_FOLDER / "registered")
     return {
         name: fetch_registered_weights(model, uri, into, f"teachers.{name}.checkpoint")
         for name, model in registered.items()

@@ -17,7 +17,6 @@ from orchestrator.fields import (
     Flag,
     Gpus,
     Key,
-    LocalPath,
     NaturalFloat,
     NaturalInt,
     Number,
@@ -25,6 +24,7 @@ from orchestrator.fields import (
     NumViews,
     PositiveInt,
     Section,
+    StoragePlace,
     Taps,
     Text,
     TrackingUri,
@@ -201,7 +201,7 @@ class StoreConfig(Section):
     """What teachers have said is kept, and read where it is asked for again; `true` for the whole section: as it is by
     default."""
 
-    folder: LocalPath | None = None
+    folder: StoragePlace | None = None
     """Where it is kept, for all runs that name the same; null: store/ in the storage folder."""
     encoding: EncodingName = "float16"
     """How numbers are kept: float32, float16, bfloat16, or int8 with a scale for each row. The student hears them as
@@ -223,7 +223,8 @@ class TrackingConfig(Section):
     """Where MLflow keeps what a run tells it."""
 
     uri: TrackingUri | None = None
-    """A tracking server or database; null: that of MLFLOW_TRACKING_URI, else sqlite in the storage folder."""
+    """A tracking server or database; null: that of MLFLOW_TRACKING_URI, else sqlite in the storage folder (in `runs`
+    here, where that is a bucket)."""
     send: Flag = True
     """false: kept beside the run alone; `collegium sync` may send it later."""
     registered_as: Text | None = None

@@ -90,12 +90,12 @@ def prune(
 
 def _opened(place: str, overrides: list[str] | None):  # noqa: ANN202 - a Folder and an Experiment, imported late
     """The store's folder; and the experiment, where one was given."""
-    from actors.storage import Folder
+    from actors.storage import Folder, is_uri
 
-    if os.path.isdir(place):
+    if is_uri(place) or os.path.isdir(place):
         if overrides:
             raise ValueError(f"store: {place} is a folder, changes to a config would be ignored; leave them out")
-        return Folder(os.path.realpath(place)), None
+        return Folder.found_at(place), None
     if not os.path.isfile(place):
         raise ValueError(f"store: expected a store's folder or an experiment's YAML file, found nothing at {place!r}")
     from orchestrator.experiment import Experiment

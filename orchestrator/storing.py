@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ BYTES_OF_A_KEY = 16
 def store_folder(config: ExperimentConfig) -> Folder:
     """Where the knowledge of a config lies, if it keeps any."""
     own = None if config.store is None else config.store.folder
-    return Folder(str(Path(own).absolute())) if own else Folder(str(Path(config.storage).absolute())) / STORE_FOLDER
+    return Folder.at(own) if own else Folder.at(config.storage) / STORE_FOLDER
 
 
 def store_of(config: ExperimentConfig, dataset: MapDataset) -> StoreSpec | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from actors.fingerprints import dataset_fingerprint
@@ -59,7 +58,7 @@ def read_trained(rung: Rung, folder: Folder, *, reused: bool) -> Trained:
 
 def models_folder(config: ExperimentConfig) -> Folder:
     """Where all runs find what another has trained."""
-    return Folder(str(Path(config.storage).absolute())) / MODELS_FOLDER
+    return Folder.at(config.storage) / MODELS_FOLDER
 
 
 def found_trained(

@@ -7,6 +7,7 @@ import logging
 import time
 import uuid
 from collections.abc import Collection
+from contextlib import suppress
 
 from actors.storage import Folder
 
@@ -36,13 +37,14 @@ class Lease:
             self._write()
 
     def end(self) -> None:
-        self._folder.remove(self._name)
+        with suppress(OSError, ValueError):  # it ends by itself
+            self._folder.remove(self._name)
 
     def _write(self) -> None:
         self._written_s = time.monotonic()
         try:
             self._folder.write(self._name, json.dumps(sorted(self._keys)).encode())
-        except OSError as error:
+        except (OSError, ValueError) as error:
             logger.info("store: a prune may take away what is read here: %s", error)
 
 

@@ -71,14 +71,13 @@ class Writer:
             try:
                 for shelf in self._shelves.values():
                     self._write(shelf)
-            except OSError as error:
+            except (OSError, ValueError) as error:  # ValueError: a bucket that does not answer
                 self._end(error)
             rows: Counter[str] = Counter()
-            for teacher, _, keys in claimed:
+            for teacher, judge, keys in claimed:
+                self._claims.release({judge: keys})
                 rows[teacher] += 0 if self.ended else len(keys)
             self._written(rows)
-            for _, judge, keys in claimed:
-                self._claims.release({judge: keys})
 
     def _write(self, shelf: Shelf, few: int = MANY_SHARDS) -> None:
         name = shelf.write()
@@ -93,7 +92,7 @@ class Writer:
         self._full.set()
         self._thread.join()
         self.flush()
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             for shelf in self._shelves.values():
                 self._write(shelf, few=2)
         self._lease.end()

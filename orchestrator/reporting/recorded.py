@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,7 +39,7 @@ class RecordedRun:
     @property
     def label(self) -> str:
         """The run among others: the name of its folder."""
-        return Path(self.folder.path).name
+        return self.folder.name
 
     @property
     def models(self) -> Sequence[Values]:
@@ -80,13 +82,14 @@ class RecordedRun:
         """The columns of predictions.parquet: `label`, and each model's answers."""
         from pyarrow import parquet
 
-        table = parquet.read_table(self.folder.file(ANSWERS_FILE))
+        table = parquet.read_table(self.folder.local(ANSWERS_FILE))
         return {name: table[name].to_numpy() for name in table.column_names}
 
     def timelines(self, rung: str) -> list[Values]:
         """Who worked when in one epoch of a rung, by rank; none where nobody recorded it."""
-        files = Path(self.folder.path, "rungs", rung).glob(timeline_file("*"))
-        return [json.loads(file.read_text()) for file in sorted(files, key=lambda file: (len(file.name), file.name))]
+        folder = self.folder / "rungs" / rung
+        names = fnmatch.filter(folder.names(), timeline_file("*"))
+        return [json.loads(folder.read(name)) for name in sorted(names, key=lambda name: (len(name), name))]
 
     def right(self, model: str) -> np.ndarray:
         """Whether a model is right, per test sample."""
@@ -95,32 +98,40 @@ class RecordedRun:
 
 def read_run(folder: str) -> RecordedRun:
     """The run in a folder. Raises ValueError where there is none, an unfinished one, or one without these figures."""
-    run = Folder(str(Path(folder).resolve()))
+    run = Folder.found_at(folder)
     if not run.has(CONFIG_FILE):
-        inside = sorted(path.parent.name for path in Path(run.path).glob(f"*/{CONFIG_FILE}"))
+        inside = [name for name in run.folders() if (run / name).has(CONFIG_FILE)]
         way_out = f"; it holds the runs {', '.join(inside)}: give one or several of them" if inside else ""
-        there = "found no " + CONFIG_FILE + f" in {folder!r}" if Path(run.path).is_dir() else f"there is no {folder!r}"
+        there = "found no " + CONFIG_FILE + f" in {folder!r}" if _is_there(run) else f"there is no {folder!r}"
         raise ValueError(f"report: expected the folder of a run, {there}{way_out}")
     if not run.has(RESULT_FILE):
-        raise ValueError(f"report: {folder}: this run is not finished; go on with: collegium run --resume {folder}")
+        raise ValueError(
+            f"report: {folder}: this run is not finished; go on with: collegium run --resume {shlex.quote(folder)}"
+        )
     result = json.loads(run.read(RESULT_FILE))
     absent = _absent(result) if run.has(ANSWERS_FILE) else ANSWERS_FILE
     if absent:
-        again = f"collegium run {run.file(CONFIG_FILE)}"
+        again = f"collegium run {shlex.quote(run.file(CONFIG_FILE))}"
         raise ValueError(f"report: {folder}: no {absent}: made by an earlier version; run it again: {again}")
     return RecordedRun(run, result, document.read(run.file(CONFIG_FILE)))
 
 
 def finished_beside(run: RecordedRun) -> list[RecordedRun]:
     """The other runs in the same <storage>/<name>/ that can be read, oldest first."""
-    here = Path(run.folder.path)
+    parent = run.folder.parent
     found = []
-    for folder in sorted(path for path in here.parent.iterdir() if path != here and (path / RESULT_FILE).is_file()):
+    for name in parent.folders():
+        if name == run.folder.name or not (parent / name).has(RESULT_FILE):
+            continue
         try:
-            found.append(read_run(str(folder)))
+            found.append(read_run((parent / name).path))
         except ValueError:
             continue
     return found
+
+
+def _is_there(folder: Folder) -> bool:
+    return bool(folder.names() or folder.folders()) if folder.is_remote else Path(folder.path).is_dir()
 
 
 def _absent(result: Values) -> str:

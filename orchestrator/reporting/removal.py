@@ -10,7 +10,6 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -63,7 +62,7 @@ def removal_command(run: RecordedRun, teacher: str) -> str:
     for name, listeners in _listeners(run.config, "student").items():
         if teacher in listeners:
             changes += _without(name, run.config.losses[name], listeners, teacher)
-    storage = str(Path(run.folder.path).parents[1])
+    storage = str(run.folder.parent.parent)
     tracking = run.config.tracking
     unregistered = ["tracking.alias=null", "tracking.registered_as=null"] if tracking.registered_as else []
     return shlex.join(["collegium", "run", run.folder.file(CONFIG_FILE), *changes, f"storage={storage}", *unregistered])

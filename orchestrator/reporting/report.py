@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from actors.storage import Folder
+from actors.storage import file_at
 from orchestrator.document import dump
 from orchestrator.live import duration
 from orchestrator.printing import bytes_text
@@ -44,9 +44,9 @@ def _write(path: str, template: str, content: Mapping[str, Any]) -> str:
     pages = Environment(loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     words = {"percent": verdict.percent, "share": serving.share_text, "bytes": bytes_text}
     pages.filters |= {**words, "time": serving.time_text, "duration": duration, "count": _count}
-    target = Path(path).absolute()
-    Folder(str(target.parent)).write(target.name, pages.get_template(template).render(content).encode())
-    return str(target)
+    folder, name = file_at(path)
+    folder.write(name, pages.get_template(template).render(content).encode())
+    return folder.file(name)
 
 
 def _of_one(run: RecordedRun) -> dict[str, Any]:
@@ -138,10 +138,15 @@ def _of_several(runs: Sequence[RecordedRun]) -> dict[str, Any]:
 
 def _picture(run: RecordedRun, name: str) -> str:
     """The image as a data URL; empty where the file is gone or lies outside the run."""
-    path = Path(run.folder.path, name)
-    if not path.is_file() or Path(run.folder.path) not in path.resolve().parents:
+    *folders, file = name.split("/")
+    try:
+        folder = run.folder / "/".join(folders) if folders else run.folder
+        path = Path(folder.path, file)
+        if not folder.has(file) or not (folder.is_remote or Path(run.folder.path) in path.resolve().parents):
+            return ""
+    except ValueError:
         return ""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    return "data:image/png;base64," + base64.b64encode(folder.read(file)).decode()
 
 
 def _loading(run: RecordedRun) -> str:
@@ -150,10 +155,13 @@ def _loading(run: RecordedRun) -> str:
     module, _, attribute = model.target.partition(":")
     arguments = ", ".join(f"{name}={value!r}" for name, value in model.kwargs.items())
     first = attribute.split(".")[0]
+    file, imported = repr(run.folder.file(STUDENT_FILE)), ""
+    if run.folder.is_remote:
+        file, imported = f"local_file({file})", "from actors.storage import local_file\n"
     return (
-        f"from {module} import {first}\nfrom safetensors.torch import load_file\n\n"
+        f"from {module} import {first}\n{imported}from safetensors.torch import load_file\n\n"
         f"student = {attribute}({arguments})\n"
-        f"student.load_state_dict(load_file({run.folder.file(STUDENT_FILE)!r}))\nstudent.eval()"
+        f"student.load_state_dict(load_file({file}))\nstudent.eval()"
     )
 
 

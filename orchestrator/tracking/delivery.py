@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from orchestrator.locks import lock_path
 from orchestrator.tracking.journal import Event, Journal, Measured
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Delivery:
 
     def attempt(self, said: Said = lambda sent, total: None) -> None:
         """Sends all that is there; raises what went wrong, with the events before it marked as sent."""
-        lock = FileLock(self._journal.folder.file(LOCK_FILE), timeout=OTHER_SENDER_S)
+        lock = FileLock(lock_path(self._journal.folder, LOCK_FILE), timeout=OTHER_SENDER_S)
         with lock:
             self.forget_if_lost()
             done = self._journal.sent(self._server)

@@ -19,6 +19,7 @@ TRACKING_FOLDER = "tracking"
 JOURNAL_FILE = "journal.jsonl"
 RECORD_FILE = "run.json"
 SENT_FILE = "sent"
+REMOTE_PAUSE_S = 10.0
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 FINISHED: Status = "FINISHED"
 FAILED: Status = "FAILED"
@@ -99,6 +100,7 @@ class Journal:
         self.events = read_events(self.folder)
         self._known = {point for event in self.events for point in points(event)}
         self._lock = threading.Lock()
+        self._saved_s = -REMOTE_PAUSE_S
 
     def __len__(self) -> int:
         return len(self.events)
@@ -112,7 +114,7 @@ class Journal:
         if self.folder.has(RECORD_FILE):
             record = replace(self.record, uri=uri, artifacts=artifacts)
         else:
-            record = RunRecord(uuid.uuid4().hex, experiment, Path(self.run_folder.path).name, uri, artifacts)
+            record = RunRecord(uuid.uuid4().hex, experiment, self.run_folder.name, uri, artifacts)
         self.folder.write(RECORD_FILE, json.dumps(asdict(record), indent=1).encode())
         return self
 
@@ -133,10 +135,20 @@ class Journal:
         return replace(event, values=new)
 
     def _append(self, event: Event) -> None:
-        line = json.dumps({"kind": type(event).__name__.lower(), **asdict(event)})
+        if self.folder.is_remote:
+            self._append_remotely(event)
+            return
         Path(self.folder.path).mkdir(parents=True, exist_ok=True)
         with Path(self.folder.file(JOURNAL_FILE)).open("ab", buffering=0) as stream:
-            stream.write(f"\n{line}\n".encode())  # the first newline ends what a killed driver left torn
+            stream.write(f"\n{_line(event)}\n".encode())  # the first newline ends what a killed driver left torn
+
+    def _append_remotely(self, event: Event) -> None:
+        """An object does not grow, it is put anew. Measurements may wait: a rung tells all of its own again at its
+        end."""
+        if not isinstance(event, Measured) or time.monotonic() >= self._saved_s + REMOTE_PAUSE_S:
+            lines = "\n".join(_line(one) for one in (*self.events, event))
+            self.folder.write(JOURNAL_FILE, f"{lines}\n".encode())
+            self._saved_s = time.monotonic()
 
     def sent(self, uri: str) -> int:
         """How many events the server at `uri` has; 0 where that is not known."""
@@ -147,6 +159,10 @@ class Journal:
 
     def mark_sent(self, uri: str, events: int) -> None:
         self.folder.write(SENT_FILE, json.dumps({"uri": uri, "events": events}).encode())
+
+
+def _line(event: Event) -> str:
+    return json.dumps({"kind": type(event).__name__.lower(), **asdict(event)})
 
 
 def read_events(folder: Folder) -> list[Event]:

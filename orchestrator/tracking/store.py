@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from orchestrator.tracking.client import METRICS_AT_ONCE, PARAMS_AT_ONCE, allowe
 from orchestrator.tracking.delivery import Refused, reason
 from orchestrator.tracking.journal import Ended, Event, Kept, Measured, Modelled, RunRecord, Started
 from orchestrator.tracking.models import logged_model, register, upload_model
+from orchestrator.trees import fetch
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -98,25 +101,31 @@ class Store:
         return {(key, metric.step) for key in keys for metric in self._client.get_metric_history(run_id, key)}
 
     def _keep(self, event: Kept) -> None:
-        path = self._local(event.file)
-        log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
-        log(self._run(event.rung), str(path), event.into or None)
+        with self._local(event.file) as path:
+            log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
+            log(self._run(event.rung), str(path), event.into or None)
 
-    def _local(self, name: str) -> Path:
-        path = Path(self._folder.path, name)
-        if not path.exists():
-            raise Refused(f"{path} is not there any more")
-        return path
+    @contextmanager
+    def _local(self, name: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory() if self._folder.is_remote else nullcontext("") as aside:
+            path = Path(self._folder.path, name)
+            try:
+                path = fetch(self._folder, name, Path(aside)) if aside else path
+            except FileNotFoundError:
+                path = Path(aside, name)
+            if not path.exists():
+                raise Refused(f"{path if not aside else self._folder.file(name)} is not there any more")
+            yield path
 
     def _model(self, event: Modelled) -> None:
         from mlflow.entities import LoggedModelStatus
         from mlflow.exceptions import MlflowException
 
-        folder = self._local(event.folder)
         run_id = self._run(None)
-        model = logged_model(self._client, self._experiment, run_id, event.name)
-        if model.status != LoggedModelStatus.READY:
-            upload_model(self._client, model, run_id, folder)
+        with self._local(event.folder) as folder:
+            model = logged_model(self._client, self._experiment, run_id, event.name)
+            if model.status != LoggedModelStatus.READY:
+                upload_model(self._client, model, run_id, folder)
         if event.register:
             try:
                 register(self._client, model, run_id, event.register, event.alias)

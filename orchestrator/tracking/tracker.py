@@ -5,13 +5,14 @@ what was left. Loads no MLflow, and nothing that MLflow does can stop or slow a 
 from __future__ import annotations
 
 import os
+import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
-from actors.storage import Folder
+from actors.storage import Folder, is_uri
 from orchestrator.fields import ARTIFACTS_FOLDER
 from orchestrator.tracking.delivery import SQLITE, Delivery, reason, without_password
 from orchestrator.tracking.journal import (
@@ -28,6 +29,7 @@ from orchestrator.tracking.journal import (
     numbers,
 )
 
+LOCAL_HOME = "runs"
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 QUICK_RETRY_S = 1.0
 PAUSE_S = 30.0
@@ -35,10 +37,14 @@ PATIENCE_S = 30.0
 MOST_S = 300.0
 
 
+def tracking_home(storage: str) -> Path:
+    """Where MLflow's own files lie if no server keeps them: the storage folder; of one in a bucket `runs`, here."""
+    return Path(LOCAL_HOME if is_uri(storage) else storage).absolute()
+
+
 def tracking_uri(configured: str | None, storage: str) -> str:
-    """The config's, else the environment's, else a sqlite store in the storage folder."""
-    folder = Path(storage).absolute()
-    uri = configured or os.environ.get(URI_VARIABLE) or f"{SQLITE}{folder / 'mlflow.db'}"
+    """The config's, else the environment's, else a sqlite store in the storage folder, or what stands for it here."""
+    uri = configured or os.environ.get(URI_VARIABLE) or f"{SQLITE}{tracking_home(storage) / 'mlflow.db'}"
     if uri.startswith(SQLITE):
         return SQLITE + str(Path(uri.removeprefix(SQLITE)).absolute())
     return uri
@@ -119,7 +125,7 @@ class Tracker:
     @classmethod
     def open(cls, run_folder: Folder, *, experiment: str, uri: str, storage: str, send: bool = True) -> Self:
         """Goes on with the run's journal where there is one: the same run in MLflow. `send` False: only writes it."""
-        artifacts = Path(storage).absolute() / ARTIFACTS_FOLDER / experiment
+        artifacts = tracking_home(storage) / ARTIFACTS_FOLDER / experiment
         return cls(Journal(run_folder).begin(experiment, without_password(uri), str(artifacts)), uri, send)
 
     def start(self, rung: str | None, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
@@ -152,7 +158,7 @@ class Tracker:
             said.append(
                 f"tracking: {counted(left)} could not be sent to {without_password(self._uri)} "
                 f"({self._sender.failure}); kept in {self._journal.folder}; "
-                f"send with: collegium sync {self._journal.run_folder}"
+                f"send with: collegium sync {shlex.quote(str(self._journal.run_folder))}"
             )
         return "\n".join(said)
 
@@ -163,7 +169,7 @@ class Tracker:
 
 def sync(run_folder: str, uri: str | None = None, say: Callable[[str], None] = lambda text: None) -> str:
     """Sends what a run's server does not have. Gives what was done; raises ValueError where it could not be."""
-    folder = Folder(str(Path(run_folder).absolute()))
+    folder = Folder.at(run_folder)
     if not (folder / TRACKING_FOLDER).has(RECORD_FILE):
         raise ValueError(
             f"sync: expected the folder of a tracked run, found no {TRACKING_FOLDER}/{RECORD_FILE} in {run_folder!r}; "

@@ -67,8 +67,8 @@ name=a/b
   name: expected a name of letters, digits, '.', '_' and '-', got 'a/b'
 name=..
   name: expected a name of letters, digits, '.', '_' and '-', got '..'
-storage=s3://b/c
-  storage: expected a local path, got 's3://b/c'; URIs are not supported yet
+storage=hdfs://b/c
+  storage: expected a folder, s3://bucket/... or gs://bucket/..., got hdfs:...
 losses.hard.on=label
   losses.hard.on: expected labels, logits or {student: a tap, teacher: a tap}, got 'label'
 losses.soft.weight=x

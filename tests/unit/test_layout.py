@@ -146,7 +146,7 @@ def test_help_and_configs_load_neither_torch_nor_ray():
         "    sys.argv = ['collegium', *words]\n"
         "    try: cli.main()\n"
         "    except SystemExit as ended: assert not ended.code, ended.code\n"
-        "print(sorted({'torch', 'ray', 'mlflow', 'torchvision', 'matplotlib', 'jinja2'} & set(sys.modules)))"
+        "print(sorted({'torch', 'ray', 'mlflow', 'torchvision', 'matplotlib', 'jinja2', 'pyarrow'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
