@@ -40,14 +40,17 @@ def slice_ids(slices: Mapping[str, int], length: int, seed: int) -> dict[str, np
 
 
 class Rows:
-    """The pixels and labels of (ids, views): a pure function of the seed, each id and each view. `groups`: ids among
-    which a view that mixes finds its partners; what is in none is a group of its own."""
+    """The pixels and labels of (ids, views): a pure function of the seed, each id and each view. `slices`: by size,
+    in which a view that mixes finds its partners; what is in none is a slice of its own."""
 
-    def __init__(self, dataset: MapDataset, view: ImportSpec, seed: int, groups: Sequence[np.ndarray] = ()) -> None:
+    def __init__(
+        self, dataset: MapDataset, view: ImportSpec, seed: int, slices: Mapping[str, int] | None = None
+    ) -> None:
         self._dataset = dataset
         self._view = partial(view.resolve(), **view.kwargs)
         self._seed = seed
-        self._partners = _Partners(len(dataset), groups) if PARTNERS in _arguments(self._view) else None
+        mixes = PARTNERS in _arguments(self._view)
+        self._partners = _Partners(len(dataset), slice_ids(slices or {}, len(dataset), seed)) if mixes else None
 
     def build(self, ids: np.ndarray, views: np.ndarray) -> tuple[dict[str, Tensor], Tensor]:
         """Named tensors with the rows first, and int64 labels; of a mixture the first."""
@@ -77,14 +80,14 @@ class Rows:
 class _Partners:
     """Who may be mixed with whom: samples of the same slice, else a student would see what it is judged by."""
 
-    def __init__(self, length: int, groups: Sequence[np.ndarray]) -> None:
-        self._group = np.full(length, len(groups))
-        for number, ids in enumerate(groups):
-            self._group[ids] = number
-        self._ids = [*groups, np.flatnonzero(self._group == len(groups))]
+    def __init__(self, length: int, slices: Mapping[str, np.ndarray]) -> None:
+        self._slice = np.full(length, len(slices))
+        for number, ids in enumerate(slices.values()):
+            self._slice[ids] = number
+        self._ids = [*slices.values(), np.flatnonzero(self._slice == len(slices))]
 
     def of(self, sample_id: int) -> np.ndarray:
-        return self._ids[self._group[sample_id]]
+        return self._ids[self._slice[sample_id]]
 
 
 def _arguments(view: Callable[..., Any]) -> Collection[str]:
@@ -113,8 +116,7 @@ def _stacked(rows: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def training_rows(dataset: MapDataset, data: DataSpec) -> Rows:
-    slices = slice_ids(data.slices, len(dataset), data.seed)
-    return Rows(dataset, data.views, data.seed, list(slices.values()))
+    return Rows(dataset, data.views, data.seed, data.slices)
 
 
 def evaluation_rows(dataset: MapDataset, data: DataSpec) -> Rows:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 Shape = tuple[int, ...]
 Precision = Literal["fp32", "bf16", "fp16"]
-EncodingName = Literal["float32", "float16", "bfloat16", "int8"]
+EncodingName = Literal["float32", "float16", "bfloat16", "int16", "int8"]
 SCHEDULE_LENGTHS = ("total_steps", "T_max")
 """What torch's schedulers call the number of times that they will be stepped; filled in where it is left out."""
 

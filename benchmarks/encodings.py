@@ -26,8 +26,8 @@ from benchmarks.students import student_model
 from benchmarks.tinyvit import TinyVit
 
 TEMPERATURES = (1.0, 2.0, 4.0)
-WHOLE: tuple[EncodingName, ...] = ("float32", "float16", "bfloat16", "int8")
-OF_PARTS: tuple[EncodingName, ...] = ("float16", "int8")
+WHOLE: tuple[EncodingName, ...] = ("float32", "float16", "bfloat16", "int16", "int8")
+OF_PARTS: tuple[EncodingName, ...] = ("float16", "int16", "int8")
 KS = (8, 16, 32, 64, 96, 100, 112, 128)
 OWN_BYTES = 16
 """Id, view and digest: 4, 4 and 8."""

@@ -24,6 +24,7 @@ from orchestrator.config import ExperimentConfig
 from orchestrator.data_checks import Datasets, check_labels, open_data, steps_per_epoch
 from orchestrator.ladder import Rung, ladder, section_of, teachers
 from orchestrator.loss_reach import check_losses
+from orchestrator.mixing_checks import check_labels_of_mixtures
 from orchestrator.registered import fetched, with_weights
 from orchestrator.teaching_checks import check_teaching
 from orchestrator.wanted import bind_all
@@ -66,6 +67,8 @@ def check(config: ExperimentConfig) -> Findings:
         }
         for rung in rungs:
             _check_recipe(rung, steps[rung.name])
+            if datasets.mixes:
+                check_labels_of_mixtures(rung.losses)
             if rung.teachers:
                 spec = rung.spec(config.data.spec(), config.data.validation, num_classes, shaped)
                 check_losses(spec, rung.where, datasets.training_input)

@@ -23,13 +23,15 @@ ROWS_TIMED = 32
 
 @dataclass(frozen=True)
 class Datasets:
-    """The opened datasets and one raw input of each view. `row_seconds`: what building one for training takes."""
+    """The opened datasets and one raw input of each view. `row_seconds`: what building one for training takes;
+    `mixes`: whether the view for training mixes samples."""
 
     train: MapDataset
     test: MapDataset
     training_input: Mapping[str, Tensor]
     evaluation_input: Mapping[str, Tensor]
     row_seconds: float
+    mixes: bool
 
 
 def open_data(config: ExperimentConfig) -> Datasets:
@@ -39,13 +41,25 @@ def open_data(config: ExperimentConfig) -> Datasets:
     training_input = _read(training_rows(train, data), "data.views")
     evaluation_input = _read(evaluation_rows(train, data), "data.evaluation_view")
     _read(evaluation_rows(test, data), "data.test")
+    mixes, evaluation_mixes = (_mixes(rows) for rows in (training_rows(train, data), evaluation_rows(train, data)))
+    if evaluation_mixes:
+        raise ValueError(
+            f"data.evaluation_view: {data.evaluation_view.target} mixes samples, and a score would be of no "
+            "image of the data; give one that does not, actors.views:plain say"
+        )
     kinds = [{name: tensor.dtype for name, tensor in each.items()} for each in (training_input, evaluation_input)]
     if kinds[0] != kinds[1]:
         raise ValueError(
             f"data.views: it gives {_kinds_text(kinds[0])}, data.evaluation_view gives {_kinds_text(kinds[1])}; give "
             "both the same (uint8 is divided by 255, floats are taken as they are)"
         )
-    return Datasets(train, test, training_input, evaluation_input, _seconds_of_a_row(training_rows(train, data)))
+    seconds = _seconds_of_a_row(training_rows(train, data))
+    return Datasets(train, test, training_input, evaluation_input, seconds, mixes)
+
+
+def _mixes(rows: Rows) -> bool:
+    _, _, mixtures = rows.mixed(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int32))
+    return mixtures is not None
 
 
 def _seconds_of_a_row(rows: Rows) -> float:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from actors.store.encodings import LEVELS, OFFSET, SCALE, VALUES, Columns, Encoding
+from actors.store.encodings import LEVELS, OFFSET, SCALE, VALUES, Columns, Encoding, from_bfloat16
 from actors.store.flatbuffer import is_compressed
 
 FORMAT = "collegium knowledge 1"
@@ -33,9 +33,9 @@ ABOUT = {
     "id": "number of the sample in the training set, from 0",
     "view": "number of the augmentation draw, from 0",
     "digest": "BLAKE2b, 8 bytes, of the pixels that were judged: of each input, in the order of their names",
-    "values": "the row in C order; bfloat16 as the upper 16 bits of a float32; int8 as levels 0..255",
-    "scale": "int8 alone: a number is offset + scale * level",
-    "offset": "int8 alone: the row's smallest number",
+    "values": "the row in C order; bfloat16 as the upper 16 bits of a float32; int16 and int8 as levels from 0 on",
+    "scale": "int16 and int8 alone: a number is offset + scale * level; bfloat16, the upper 16 bits of a float32",
+    "offset": "int16 and int8 alone: where the levels begin; bfloat16, the upper 16 bits of a float32",
 }
 
 
@@ -193,13 +193,10 @@ def _matrix(column: pa.Array, width: int) -> np.ndarray:
 
 def _bounded(columns: Columns, encoding: Encoding) -> bool:
     """Whether all decode to finite numbers."""
-    if SCALE in columns:
-        with np.errstate(over="ignore", invalid="ignore"):
-            highest = columns[SCALE] * np.float32(LEVELS)
-            limits = columns[OFFSET] + highest
-        return bool(
-            all(np.isfinite(part).all() for part in (columns[OFFSET], highest, limits)) and (highest >= 0).all()
-        )
+    if encoding.is_scaled:
+        scale, offset = (from_bfloat16(columns[name]) for name in (SCALE, OFFSET))
+        highest = offset + scale * LEVELS[encoding.stored]
+        return bool((offset.isfinite() & highest.isfinite() & (scale >= 0)).all())
     values = columns[VALUES]
     parts = (values[start : start + ROWS_AT_ONCE] for start in range(0, len(values), ROWS_AT_ONCE))
     if encoding.stored == "bfloat16":

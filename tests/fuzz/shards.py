@@ -14,7 +14,11 @@ from actors.store.keys import Piece
 from actors.store.shard import Rows, packed, schema_of
 
 ENCODINGS = (
-    *(Encoding(name, shape) for name in ("float32", "float16", "bfloat16", "int8") for shape in ((10,), (1,), (2, 3))),
+    *(
+        Encoding(name, shape)
+        for name in ("float32", "float16", "bfloat16", "int16", "int8")
+        for shape in ((10,), (1,), (2, 3))
+    ),
     Encoding("int8", (4, 4)),
     Encoding("float32", (5,), "int16"),
     Encoding("int8", (1,), "int64"),
@@ -178,9 +182,9 @@ def unbounded(one: Shard, rng: random.Random) -> bytes:
     if SCALE in columns:
         name, bad = rng.choice(((SCALE, np.nan), (SCALE, -1.0), (OFFSET, -np.inf), (SCALE, 3e38), ("both", 3e36)))
         if name == "both":
-            columns[SCALE][row], columns[OFFSET][row] = bad, -3.3e38
+            columns[SCALE][row], columns[OFFSET][row] = bits(bad), bits(-3.3e38)
         else:
-            columns[name][row] = bad
+            columns[name][row] = bits(bad)
     elif encoding.stored == "bfloat16":
         columns[VALUES][row, -1] = rng.choice((0x7F80, -0x80, 0x7FC0, 0x7F81))
     elif columns[VALUES].dtype.kind == "f":
@@ -188,6 +192,11 @@ def unbounded(one: Shard, rng: random.Random) -> bytes:
     else:
         return foreign(one, rng)
     return packed(Rows(one.rows.keys, one.rows.digests, columns), encoding, one.piece.identity)
+
+
+def bits(number: float) -> int:
+    """Of the nearest bfloat16."""
+    return int(torch.tensor(number).to(torch.bfloat16).view(torch.int16))
 
 
 def one_key(one: Shard, rng: random.Random) -> bytes:

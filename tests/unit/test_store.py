@@ -31,7 +31,7 @@ def the_same(one, other):
     )
 
 
-@pytest.mark.parametrize("encoding", ["float32", "float16", "bfloat16", "int8"])
+@pytest.mark.parametrize("encoding", ["float32", "float16", "bfloat16", "int16", "int8"])
 def test_a_hit_and_a_miss_are_equal_and_a_full_store_asks_nobody(tmp_path, encoding):
     teacher, other = save_teacher(tmp_path), save_teacher(tmp_path, "cnn", NETS["tiny_cnn"])
     requests = TeacherRequest("wide"), TeacherRequest("cnn", True, ("tap",), None, (MAP,))

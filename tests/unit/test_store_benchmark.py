@@ -74,7 +74,8 @@ def test_the_bytes_of_our_encodings_are_those_of_the_files():
     by_name = {one.name: one for one in formats(100)}
 
     assert by_name["float16"].bytes_per_row(case.teacher) == 16 + 200
-    assert by_name["int8"].bytes_per_row(case.teacher) == 16 + 100 + 8
+    assert by_name["int8"].bytes_per_row(case.teacher) == 16 + 100 + 4
+    assert by_name["int16"].bytes_per_row(case.teacher) == 16 + 200 + 4
     assert by_name["top 8, float16"].bytes_per_row(case.teacher) == 3 * 16 + 16 + 16 + 2, "three files"
     for one in formats(100):
         in_file = one.bytes_in_files(case.teacher, 20_000)
