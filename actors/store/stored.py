@@ -161,12 +161,11 @@ class StoredTeachers:
         return np.fromiter(alone.values(), dtype=np.int64, count=len(alone))
 
     def _see(self, version: int, several: Sequence[Wanted]) -> None:
-        """Others have written since: perhaps what is missing."""
-        if version == self._version:
-            return
-        self._version = version
-        for shelf in self._shelves.values():
-            shelf.refresh()
+        """What others have written by now: perhaps what was missing when it was last looked for."""
+        if version != self._version:
+            self._version = version
+            for shelf in self._shelves.values():
+                shelf.refresh()
         for one in several:
             one.find()
 
