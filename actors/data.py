@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import io
 import pickle
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -49,7 +49,7 @@ class Rows:
         self._dataset = dataset
         self._view = partial(view.resolve(), **view.kwargs)
         self._seed = seed
-        mixes = PARTNERS in _arguments(self._view)
+        mixes = asks_partners(view)
         self._partners = _Partners(len(dataset), slice_ids(slices or {}, len(dataset), seed)) if mixes else None
 
     def build(self, ids: np.ndarray, views: np.ndarray) -> tuple[dict[str, Tensor], Tensor]:
@@ -64,9 +64,10 @@ class Rows:
         names = drawn[0][0]
         inputs = {name: torch.from_numpy(_stacked([row[name] for row, _ in drawn])) for name in names}
         labels = [label for _, label in drawn]
-        if not all(isinstance(label, Mixture) for label in labels):
+        if not any(isinstance(label, Mixture) for label in labels):
             return inputs, _as_tensor(labels, ids), None
-        first, second, weights = zip(*labels, strict=True)
+        whole = (label if isinstance(label, Mixture) else Mixture(label, label, 1.0) for label in labels)
+        first, second, weights = zip(*whole, strict=True)
         partner_labels = _as_tensor(second, ids)
         return inputs, _as_tensor(first, ids), Mixtures(partner_labels, torch.tensor(weights, dtype=torch.float32))
 
@@ -90,11 +91,12 @@ class _Partners:
         return self._ids[self._slice[sample_id]]
 
 
-def _arguments(view: Callable[..., Any]) -> Collection[str]:
+def asks_partners(view: ImportSpec) -> bool:
+    """Whether a view mixes its sample with others of the slice."""
     try:
-        return inspect.signature(view).parameters
+        return PARTNERS in inspect.signature(view.resolve()).parameters
     except (TypeError, ValueError):
-        return ()
+        return False
 
 
 def _as_tensor(labels: Sequence[Any], ids: np.ndarray) -> Tensor:

@@ -50,9 +50,10 @@ def mixup(
 
     Both are cropped and flipped before, each by its own draw. `partners`: ids of the sample's slice.
     """
-    weight = float(generator.beta(alpha, alpha))
+    weight = _drawn_weight(generator, alpha)
     pixels, label = crop_and_flip(dataset, sample_id, generator, padding=padding, flip=flip)
     other, other_label = crop_and_flip(dataset, _partner(partners, generator), generator, padding=padding, flip=flip)
+    _refuse_unlike(pixels, other, sample_id)
     mixed = weight * pixels.astype(np.float64) + (1 - weight) * other
     whole = np.issubdtype(pixels.dtype, np.integer)
     return (np.rint(mixed) if whole else mixed).astype(pixels.dtype), Mixture(label, other_label, weight)
@@ -73,10 +74,11 @@ def cutmix(
 
     Both are cropped and flipped before, each by its own draw. `partners`: ids of the sample's slice.
     """
-    weight = float(generator.beta(alpha, alpha))
+    weight = _drawn_weight(generator, alpha)
     row, column = generator.random(2)
     pixels, label = crop_and_flip(dataset, sample_id, generator, padding=padding, flip=flip)
     other, other_label = crop_and_flip(dataset, _partner(partners, generator), generator, padding=padding, flip=flip)
+    _refuse_unlike(pixels, other, sample_id)
     height, width = pixels.shape[1:]
     rows, columns = _cut(row, height, weight), _cut(column, width, weight)
     mixed = pixels.copy()
@@ -85,11 +87,25 @@ def cutmix(
     return mixed, Mixture(label, other_label, 1 - taken / (height * width))
 
 
+def _drawn_weight(generator: np.random.Generator, alpha: float) -> float:
+    """As float32 holds it: labels are weighed by the same number as pixels."""
+    return float(np.float32(generator.beta(alpha, alpha)))
+
+
 def _partner(partners: np.ndarray, generator: np.random.Generator) -> int:
-    return int(partners[generator.integers(len(partners))])
+    return int(partners[int(generator.random() * len(partners))])
+
+
+def _refuse_unlike(pixels: np.ndarray, other: np.ndarray, sample_id: int) -> None:
+    if (pixels.shape, pixels.dtype) != (other.shape, other.dtype):
+        raise ValueError(
+            f"data.views: sample {sample_id} is {pixels.shape} {pixels.dtype}, its partner {other.shape} "
+            f"{other.dtype}; mixing needs images of one size, resize them in the dataset"
+        )
 
 
 def _cut(centre: float, length: int, weight: float) -> slice:
     """`centre`: as a share of the length."""
-    half, middle = int(length * (1 - weight) ** 0.5) / 2, int(centre * length)
-    return slice(max(0, round(middle - half)), min(length, round(middle + half)))
+    side = int(length * (1 - weight) ** 0.5)
+    start = int(centre * length) - side // 2
+    return slice(max(0, start), min(length, start + side))

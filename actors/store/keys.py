@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from actors.data import training_rows
+from actors.data import asks_partners, training_rows
 from actors.fingerprints import content_hash, dataset_fingerprint, judging_fingerprint
 from actors.knowledge import LOGITS, TeacherRequest
 from actors.reductions import PROBE_ROWS, Reduction
@@ -66,6 +66,7 @@ def data_identity(dataset: MapDataset, data: DataSpec) -> Identity:
         "fingerprint": dataset_fingerprint(dataset, data, training_rows(dataset, data)),
         "view": asdict(data.views),
         "seed": data.seed,
+        "slices": data.slices if asks_partners(data.views) else None,
     }
 
 

@@ -13,15 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
+import torch
 
 from actors import buckets
 from actors.checkpoints import Checkpoints
+from actors.knowledge import TeacherRequest
 from actors.shard_cache import SIZE_VARIABLE, ShardCache
 from actors.storage import Entry, Folder, local_file
 from tests.cluster.bucket_server import BUCKET, SlowWay, bucket_server
-from tests.unit.digits_setup import student, trained, trainer
+from tests.unit.digits_setup import batches, save_teacher, student, trained, trainer
+from tests.unit.store_setup import Counting, stored
 
-pytest.importorskip("moto.server")
 MB = 2**20
 
 
@@ -418,3 +420,23 @@ def test_keys_are_missing_at_google(server, monkeypatch):
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     with pytest.raises(ValueError, match=r"storage: expected access to gs://bucket/x.*GOOGLE_APPLICATION_CREDENTIALS"):
         Folder("gs://bucket/x?endpoint_override=127.0.0.1:1&scheme=http").has("x")
+
+
+def test_a_store_in_a_bucket_is_read_through_by_everybody(server, folder, tmp_path, cache):
+    teacher, request = save_teacher(tmp_path), (TeacherRequest("wide"),)
+    inner = Counting(teacher)
+    with stored(folder.path, teacher, inner=inner) as source:
+        cold = [source.ask(batch, request).result()[0].logits for batch in batches(2)]
+    assert inner.rows == {"wide": 48} and source.passes["wide"].written == 48
+    shards = [key for key in server.keys(prefix(folder)) if key.endswith(".arrow")]
+    assert len(shards) == 1
+    with stored(folder.path, teacher) as source:
+        warm = [source.ask(batch, request).result()[0].logits for batch in batches(2)]
+    assert all(map(torch.equal, cold, warm))
+    content = server.get(shards[0])
+    server.put(shards[0], content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
+    again = Counting(teacher)
+    with stored(folder.path, teacher, inner=again) as source:
+        mended = source.ask(batches(1)[0], request).result()[0].logits
+    assert again.rows == {"wide": 24} and torch.equal(mended, cold[0])
+    assert [key for key in server.keys(prefix(folder)) if "/set-aside/" in key]

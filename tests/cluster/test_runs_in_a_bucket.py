@@ -17,7 +17,6 @@ from tests.cluster.bucket_server import bucket_server
 from tests.cluster.runs import RECIPE, ROOT, finish, start, wait_for
 from tests.cluster.stores import runs_of
 
-pytest.importorskip("moto.server")
 NAME = "remote"
 IN_A_RUN = {
     "config.yaml",

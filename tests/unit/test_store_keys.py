@@ -108,6 +108,11 @@ def test_what_knowledge_does_not_depend_on_is_the_same_key(teacher, change):
     assert keys(teacher) == keys(teacher, **SAME[change])
 
 
+def test_other_slices_are_other_partners(teacher):
+    mixing = replace(DATA, views=ImportSpec("actors.mixing:mixup"))
+    assert not keys(teacher, data=mixing) & keys(teacher, data=replace(mixing, slices={**DATA.slices, "student": 48}))
+
+
 def test_names_of_teachers_and_taps_and_replicas_are_the_same_key(teacher):
     renamed = replace(teacher, replicas=3, actor="together", may_be_dropped=True)
     assert keys(teacher) == keys(renamed)
