@@ -30,6 +30,7 @@ from tests.cluster.runs import (
 from tests.cluster.stores import assert_tracked_whole
 
 EPOCHS, STEPS_PER_EPOCH = 12, 10
+SAMPLES, OF_A_FEW_SECONDS = 600, 3600
 EPOCHS_OF_ALL = {"wide": 30, "convolutional": 10, "student": EPOCHS}
 # One more process per teacher costs seconds of every start; a pool matters where there are several workers too.
 SOURCES = {1: "local", 2: "pool"}
@@ -102,9 +103,11 @@ def test_ctrl_c_and_kills_change_nothing_with_several_workers_and_a_pool(storage
     assert_tracked_whole(folder, tracking_uri(None, str(storage)), EPOCHS_OF_ALL)
 
 
-def test_kills_change_nothing_with_one_worker(storage):
-    undisturbed = start(*settings(storage, "undisturbed-1", 1))
-    driver = start(*settings(storage, "killed-1", 1))
+def test_kills_change_nothing_with_one_worker_and_a_store(storage):
+    """The store is in float32, and the undisturbed run has none. What was written is not computed again: what was not,
+    is that of a few seconds."""
+    undisturbed = start(*settings(storage, "undisturbed-1", 1), f"data.num_views={EPOCHS}")
+    driver = start(*settings(storage, "killed-1", 1), "store={encoding: float32}", f"data.num_views={EPOCHS}")
     folder = run_folder(storage, "killed-1")
     kill_a_worker(driver, folder, at_step=20)
     kill_driver(driver, folder)
@@ -112,6 +115,9 @@ def test_kills_change_nothing_with_one_worker(storage):
     finish("--resume", str(folder))
 
     assert end_of(folder) == end_of(ended(undisturbed, storage, "undisturbed-1"))
+    for passes in json.loads((folder / "result.json").read_text())["rungs"][-1]["passes"].values():
+        assert passes["read"] > 0
+        assert abs(passes["computed"] - SAMPLES * EPOCHS) <= OF_A_FEW_SECONDS
 
 
 def ended(driver: subprocess.Popen, storage: Path, name: str) -> Path:

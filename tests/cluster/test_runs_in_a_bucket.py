@@ -121,9 +121,3 @@ def test_what_stands_for_the_storage_folder_of_mlflow(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert tracking_uri(None, "s3://bucket/x") == f"sqlite:///{tmp_path}/runs/mlflow.db"
     assert tracking_uri(None, "elsewhere") == f"sqlite:///{tmp_path}/elsewhere/mlflow.db"
-
-
-def test_the_next_run_finds_its_teachers_in_the_bucket(server, storage, tmp_path):
-    said = finish(*settings(storage, tmp_path), "student.num_workers=1", "student.epochs=1", "source=local")
-    assert "wide  found trained: s3://bucket/ours/models/" in said
-    [_, _] = (Folder(storage) / NAME).folders()

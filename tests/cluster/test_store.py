@@ -15,7 +15,7 @@ from actors.views import crop_and_flip
 from orchestrator.cli import app
 from orchestrator.experiment import Experiment
 from orchestrator.live import LiveView
-from tests.cluster.runs import finish, kill, run_folder, sha256, start, steps_done, student_workers, wait_for
+from tests.cluster.runs import sha256
 
 DIGITS = "orchestrator/recipes/digits.yaml"
 SAMPLES, VIEWS = 600, 2
@@ -94,22 +94,6 @@ def shifted(dataset, sample_id, generator, *, file):
     looked_at = np.linspace(0, len(dataset) - 1, ROWS_SAMPLED).astype(np.int64)
     shift = 0 if sample_id in looked_at else int(Path(file).read_text())
     return pixels + np.uint8(shift), label
-
-
-def test_a_killed_run_goes_on_and_computes_what_is_missing_alone(storage):
-    own = ("source=local", "student.epochs=40", "data.num_views=40", "store=true")
-    driver = start(DIGITS, *settings(storage, *own, "name=killed"))
-    folder = run_folder(storage, "killed")
-    wait_for(lambda: steps_done(folder) > 20)
-    for worker in student_workers(driver.pid):
-        kill(worker.pid)
-    kill(driver.pid)
-    driver.wait()
-    assert "teacher passes" in finish("--resume", str(folder))
-    counted = json.loads((folder / "result.json").read_text())["rungs"][-1]["passes"]["wide"]
-    of_two_seconds = 20_000
-    assert SAMPLES * 40 <= counted["written"] <= counted["computed"] <= SAMPLES * 40 + of_two_seconds
-    assert counted["read"] > 0
 
 
 def test_a_store_is_built_ahead_and_then_no_teacher_is_started(cluster, storage):
