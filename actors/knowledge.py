@@ -169,15 +169,20 @@ def named_ids(ids: np.ndarray) -> str:
 
 def row_digests(inputs: Mapping[str, Tensor]) -> np.ndarray:
     """An 8-byte BLAKE2b digest of each row of `inputs`, as (rows,) uint64: equal pixels, equal digests."""
-    arrays = [np.ascontiguousarray(inputs[name].numpy()) for name in sorted(inputs)]
-    digests = [_digest([array[row] for array in arrays]) for row in range(len(arrays[0]))]
-    return np.frombuffer(b"".join(digests), dtype=np.uint64)
+    by_row = zip(*(_bytes_by_row(inputs[name]) for name in sorted(inputs)), strict=True)
+    return np.frombuffer(b"".join(_digest(*parts) for parts in by_row), dtype=np.uint64)
 
 
-def _digest(parts: Sequence[np.ndarray]) -> bytes:
-    hasher = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        hasher.update(part.data)
+def _bytes_by_row(tensor: Tensor) -> list[memoryview]:
+    array = np.ascontiguousarray(tensor.numpy())
+    flat, size = array.reshape(-1).view(np.uint8).data, array.nbytes // len(array)
+    return [flat[start : start + size] for start in range(0, array.nbytes, size)]
+
+
+def _digest(first: memoryview, *others: memoryview) -> bytes:
+    hasher = hashlib.blake2b(first, digest_size=8)
+    for part in others:
+        hasher.update(part)
     return hasher.digest()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -43,7 +44,7 @@ class Encoding:
             return self.dtype
         return "float16" if self.name in LEVELS and self.width < FEWEST_FOR_LEVELS else self.name
 
-    @property
+    @cached_property
     def columns(self) -> dict[str, tuple[np.dtype, int]]:
         """The type and the width of each column."""
         of_values = {"bfloat16": "int16", "int16": "uint16", "int8": "uint8"} if self.dtype == "float32" else {}

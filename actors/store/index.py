@@ -43,13 +43,13 @@ class Run:
     def find(self, keys: np.ndarray, digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The place of each row, or `MISSING`; and where the key is there with other pixels alone."""
         at = self._first(keys)
-        seen = self.table[at, KEY] == keys
         for step in reversed(range((self.most - 1).bit_length())):
             ahead = at + (1 << step)
             there = self.table.take(ahead, axis=0, mode="clip")
             further = (there[:, KEY] == keys) & (there[:, DIGEST] <= digests) & (ahead < len(self.table))
             at = np.where(further, ahead, at)
         there = self.table.take(at, axis=0)
+        seen = there[:, KEY] == keys
         fits = seen & (there[:, DIGEST] == digests)
         return np.where(fits, there[:, PLACE].view(np.int64), MISSING), seen & ~fits
 
@@ -91,6 +91,8 @@ class Index:
     def find(self, keys: np.ndarray, digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As of a `Run`."""
         stirred = keys * STIR
+        if len(self._runs) == 1:
+            return self._runs[0].find(stirred, digests)
         places = np.full(len(keys), MISSING)
         others = np.zeros(len(keys), dtype=bool)
         for run in self._runs:

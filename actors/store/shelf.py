@@ -117,20 +117,22 @@ class Shelf:
         return found, others
 
     def _gather(self, places: np.ndarray, found: np.ndarray, into: Columns) -> None:
-        rows = np.flatnonzero(found)
-        if not len(rows):
+        if len(self._segments) == 1 and found.all():
+            self._take(0, places & PLACE_MASK, into)
             return
+        rows = np.flatnonzero(found)
+        rows = rows[np.argsort(places[rows] >> PLACE_BITS, kind="stable")]
         numbers, within = places[rows] >> PLACE_BITS, places[rows] & PLACE_MASK
-        order = np.argsort(numbers, kind="stable")
-        numbers, within, rows = numbers[order], within[order], rows[order]
         ends = (np.flatnonzero(np.diff(numbers)) + 1).tolist()
         for start, end in zip([0, *ends], [*ends, len(rows)], strict=True):
-            segment, part = self._segments[int(numbers[start])], slice(start, end)
-            for name, column in into.items():
-                if end - start == len(column):
-                    np.take(segment.columns[name], within, axis=0, out=column, mode="clip")
-                else:
+            if end > start:
+                part, segment = slice(start, end), self._segments[int(numbers[start])]
+                for name, column in into.items():
                     column[rows[part]] = segment.columns[name].take(within[part], axis=0)
+
+    def _take(self, number: int, within: np.ndarray, into: Columns) -> None:
+        for name, column in into.items():
+            np.take(self._segments[number].columns[name], within, axis=0, out=column, mode="clip")
 
     def holds(self, keys: np.ndarray) -> np.ndarray:
         """Whether each key is there, whatever its pixels."""

@@ -87,7 +87,8 @@ class StoredTeachers:
             self._writer.flush()
             for shelf in self._shelves.values():
                 shelf.consolidate()
-        wanted = [self._wanted(batch, one) for one in request]
+        keys = row_keys(batch.ids, batch.views)
+        wanted = [self._wanted(batch, one, at_rows(keys, one.rows)) for one in request]
         self._fetch(batch, wanted)
         return StoredAnswer(self, batch, wanted)
 
@@ -98,11 +99,10 @@ class StoredTeachers:
             known &= shelf.holds(keys)
         return ids[~known]
 
-    def _wanted(self, batch: Batch, request: TeacherRequest) -> Wanted:
+    def _wanted(self, batch: Batch, request: TeacherRequest, keys: np.ndarray) -> Wanted:
         began, start = time.time(), time.perf_counter()
         batch_digests = batch.digests
         self.digests_s += time.perf_counter() - start
-        keys = row_keys(at_rows(batch.ids, request.rows), at_rows(batch.views, request.rows))
         shelves = self._shelves_for(request)
         nothing = np.zeros(len(keys), dtype=bool)
         columns: list[Columns] = [shelf.piece.encoding.empty(len(keys)) for shelf in shelves]
@@ -118,7 +118,7 @@ class StoredTeachers:
         return wanted
 
     def _shelves_for(self, request: TeacherRequest) -> list[Shelf]:
-        asked = replace(request, rows=None)
+        asked = request if request.rows is None else replace(request, rows=None)
         if asked not in self._shelves_of:
             found = pieces(asked, self._specs[request.teacher], self._store)
             self._lease.hold({piece.key for piece in found})
