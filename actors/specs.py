@@ -235,7 +235,7 @@ class StoreSpec:
     `weights` by their hash."""
 
     folder: str
-    encoding: EncodingName = "float16"
+    encoding: EncodingName = "int8"
     encodings: Mapping[str, EncodingName] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     judges: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

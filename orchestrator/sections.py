@@ -203,7 +203,7 @@ class StoreConfig(Section):
 
     folder: StoragePlace | None = None
     """Where it is kept, for all runs that name the same; null: store/ in the storage folder."""
-    encoding: EncodingName = "float16"
+    encoding: EncodingName = "int8"
     """How numbers are kept: float32, float16, bfloat16, or as 65,536 or 256 levels from each row's smallest to its
     largest (int16, int8). The student hears them as they are kept, also when they are new."""
     encodings: dict[Key, EncodingName] = Field(default_factory=dict)

@@ -220,8 +220,9 @@ def test_what_is_not_installed_here_leaves_a_plan_with_gaps():
 
 
 def test_what_the_store_will_keep_is_counted():
-    """300 samples in 4 views; of each teacher 10 logits in half precision, and 16 bytes of id, view and digest."""
+    """300 samples in 4 views; of each teacher 10 logits of a byte, two numbers of their levels, 16 bytes of id, view
+    and digest."""
     assert plan().stored == {}
-    assert plan("store=true").stored == {"student": 300 * 4 * 2 * (10 * 2 + 16)}
-    assert plan("store={encoding: int8}").stored == {"student": 300 * 4 * 2 * (10 + 4 + 16)}
-    assert plan("store=true", "data.num_views=fresh").stored == {"student": 300 * 8 * 2 * (10 * 2 + 16)}
+    assert plan("store={encoding: float16}").stored == {"student": 300 * 4 * 2 * (10 * 2 + 16)}
+    assert plan("store=true").stored == {"student": 300 * 4 * 2 * (10 + 4 + 16)}
+    assert plan("store=true", "data.num_views=fresh").stored == {"student": 300 * 8 * 2 * (10 + 4 + 16)}
