@@ -1,5 +1,6 @@
 """Folders in a bucket: of moto's S3 server, with boto3 as the other side."""
 
+import itertools
 import os
 import pickle
 import re
@@ -130,17 +131,21 @@ def test_a_reader_never_sees_half_a_file(folder, cache):
         size = 100 + (number * 7919) % 90_000
         return f"{size:09d}{number:09d}".encode() + b"x" * size
 
+    enough = threading.Event()
+
     def writing(writer: int) -> None:
-        for number in range(60):
+        for number in itertools.count():
+            if enough.is_set():
+                return
             with moto_stumbles():
                 folder.write("x", content(number * 2 + writer))
 
     folder.write("x", content(0))
-    writers = [threading.Thread(target=writing, args=(writer,)) for writer in range(2)]
+    writers = [threading.Thread(target=writing, args=(writer,), daemon=True) for writer in range(2)]
     for writer in writers:
         writer.start()
-    reads, seen = 0, set()
-    while any(writer.is_alive() for writer in writers):
+    seen: set[bytes] = set()
+    while len(seen) < 12:
         found = []
         with moto_stumbles():
             found.append(folder.read("x"))
@@ -149,9 +154,10 @@ def test_a_reader_never_sees_half_a_file(folder, cache):
         for one in found:
             assert len(one) == int(one[:9]) + 18
             seen.add(one)
-        assert folder.names() == ["x"]
-        reads += 1
-    assert reads > 3 and len(seen) > 1
+        assert folder.names() == ["x"] and all(writer.is_alive() for writer in writers)
+    enough.set()
+    for writer in writers:
+        writer.join()
 
 
 def test_a_file_that_is_replaced_between_its_length_and_its_bytes_is_read_again(folder, monkeypatch):
