@@ -116,7 +116,6 @@ def test_kills_change_nothing_with_one_worker_and_a_store(storage):
 
     assert end_of(folder) == end_of(ended(undisturbed, storage, "undisturbed-1"))
     for passes in json.loads((folder / "result.json").read_text())["rungs"][-1]["passes"].values():
-        assert passes["read"] > 0
         assert abs(passes["computed"] - SAMPLES * EPOCHS) <= OF_A_FEW_SECONDS
 
 
