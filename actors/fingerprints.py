@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from actors.data import Rows, SharedDataset, evaluation_rows
-from actors.knowledge import row_digests
+from actors.digests import row_digests
 from actors.specs import DataSpec
 from actors.views import MapDataset
 

@@ -7,7 +7,6 @@ one dict of numpy arrays; `refuse_unbounded` says what cannot be learned from. I
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from actors.digests import row_digests
 from actors.errors import KnowledgeError
 from actors.mixing import Mixtures
 from actors.reductions import Reduction
@@ -161,29 +161,10 @@ def unbounded_rows(tensor: Tensor) -> np.ndarray:
     return ~tensor.isfinite().reshape(len(tensor), -1).all(dim=1).cpu().numpy()
 
 
-def named_ids(ids: np.ndarray) -> str:
+def named_ids(ids: Sequence[int] | np.ndarray) -> str:
     """The first few, and how many more there are."""
     more = f" and {len(ids) - MOST_IDS_NAMED} more" if len(ids) > MOST_IDS_NAMED else ""
     return ", ".join(str(int(i)) for i in ids[:MOST_IDS_NAMED]) + more
-
-
-def row_digests(inputs: Mapping[str, Tensor]) -> np.ndarray:
-    """An 8-byte BLAKE2b digest of each row of `inputs`, as (rows,) uint64: equal pixels, equal digests."""
-    by_row = zip(*(_bytes_by_row(inputs[name]) for name in sorted(inputs)), strict=True)
-    return np.frombuffer(b"".join(_digest(*parts) for parts in by_row), dtype=np.uint64)
-
-
-def _bytes_by_row(tensor: Tensor) -> list[memoryview]:
-    array = np.ascontiguousarray(tensor.numpy())
-    flat, size = array.reshape(-1).view(np.uint8).data, array.nbytes // len(array)
-    return [flat[start : start + size] for start in range(0, array.nbytes, size)]
-
-
-def _digest(first: memoryview, *others: memoryview) -> bytes:
-    hasher = hashlib.blake2b(first, digest_size=8)
-    for part in others:
-        hasher.update(part)
-    return hasher.digest()
 
 
 Packed = dict[str, Any]

@@ -20,7 +20,8 @@ import ray
 import torch
 
 from actors.data import SharedDataset, training_rows
-from actors.knowledge import LOGITS, TeacherRequest, row_digests
+from actors.digests import row_digests
+from actors.knowledge import LOGITS, TeacherRequest
 from actors.pool.client import PoolClient
 from actors.pool.members import PoolHandle
 from actors.sources import prefetched

@@ -74,7 +74,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="(a), (b): of torch, everywhere")
     parser.add_argument("--chunk", type=int, default=128, help="(a), (b): rows that a teacher computes at once")
     parser.add_argument("--folder", help="where stores are made; left out: the system's for temporary files")
-    parser.add_argument("--warm-epochs", type=int, default=8, help="(a): epochs of a turn")
+    parser.add_argument("--warm-epochs", type=int, default=20, help="(a): epochs of a turn")
     parser.add_argument("--epochs", type=int, default=20, help="(b): of a run")
     parser.add_argument("--run-rounds", type=int, default=3, help="(b): turns of each way")
     parser.add_argument("--heavier", type=int, default=2, help="(b): how many times as wide the heavier teachers are")

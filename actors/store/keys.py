@@ -16,7 +16,7 @@ import torch
 
 from actors.data import asks_partners, training_rows
 from actors.fingerprints import content_hash, dataset_fingerprint, judging_fingerprint
-from actors.knowledge import LOGITS, TeacherRequest
+from actors.knowledge import LOGITS, TeacherRequest, named_ids
 from actors.reductions import PROBE_ROWS, Reduction
 from actors.specs import DataSpec, StoreSpec, TeacherSpec
 from actors.store.encodings import Encoding
@@ -113,6 +113,8 @@ def _output(name: str, spec: TeacherSpec) -> str:
 
 def row_keys(ids: np.ndarray, views: np.ndarray) -> np.ndarray:
     """(rows,) uint64; raises ValueError where an id or a view is no number below `MOST`."""
-    if len(ids) and (min(ids.min(), views.min()) < 0 or max(ids.max(), views.max()) >= MOST):
-        raise ValueError(f"store: ids and views must lie in 0..{MOST - 1}, got {ids.max()} and {views.max()}")
-    return (ids.astype(np.uint64) << np.uint64(32)) | views.astype(np.uint64)
+    keys = ids.astype(np.uint64) << np.uint64(32)
+    if ((ids | views) >> np.int64(32)).any():
+        outside = [int(one) for one in (*ids, *views) if not 0 <= one < MOST]
+        raise ValueError(f"store: ids and views must lie in 0..{MOST - 1}, got {named_ids(outside)}")
+    return keys | views.astype(np.uint64)

@@ -32,7 +32,7 @@ BFLOAT16_EXPONENT = 0x7F80
 ABOUT = {
     "id": "number of the sample in the training set, from 0",
     "view": "number of the augmentation draw, from 0",
-    "digest": "BLAKE2b, 8 bytes, of the pixels that were judged: of each input, in the order of their names",
+    "digest": "of the pixels that were judged, of all inputs in the order of their names: see row_digests of Collegium",
     "values": "the row in C order; bfloat16 as the upper 16 bits of a float32; int16 and int8 as levels from 0 on",
     "scale": "int16 and int8 alone: a number is offset + scale * level; bfloat16, the upper 16 bits of a float32",
     "offset": "int16 and int8 alone: where the levels begin; bfloat16, the upper 16 bits of a float32",

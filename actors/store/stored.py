@@ -17,7 +17,6 @@ from actors.sources import TeacherSource
 from actors.specs import StoreSpec, TeacherSpec
 from actors.storage import Folder
 from actors.store.claims import Claims, NobodyElse
-from actors.store.encodings import Columns
 from actors.store.keys import pieces, row_keys
 from actors.store.leases import Lease
 from actors.store.passes import Passes
@@ -103,16 +102,11 @@ class StoredTeachers:
         began, start = time.time(), time.perf_counter()
         batch_digests = batch.digests
         self.digests_s += time.perf_counter() - start
-        shelves = self._shelves_for(request)
-        nothing = np.zeros(len(keys), dtype=bool)
-        columns: list[Columns] = [shelf.piece.encoding.empty(len(keys)) for shelf in shelves]
-        found = [nothing.copy() for _ in shelves]
-        wanted = Wanted(request, shelves, keys, at_rows(batch_digests, request.rows), columns, found, nothing)
-        wanted.find()
+        wanted = Wanted.of(request, self._shelves_for(request), keys, at_rows(batch_digests, request.rows))
         read = len(keys) - int(wanted.missing.sum())
         self.passes[request.teacher].asked += len(keys)
         if read:
-            num_bytes = sum(column.nbytes for each in columns for column in each.values()) * read // len(keys)
+            num_bytes = read * sum(shelf.piece.encoding.bytes_per_row for shelf in wanted.shelves)
             seconds = time.perf_counter() - start
             self.log.answer(Served(request.teacher, STORE, read, num_bytes, seconds, 0.0, began, 0))
         return wanted
@@ -130,7 +124,8 @@ class StoredTeachers:
 
     def _fetch(self, batch: Batch, several: Sequence[Wanted]) -> None:
         """Asks for what is missing and nobody is computing."""
-        rows = {number: lacking for number, one in enumerate(several) if len(lacking := self._not_under_way(one))}
+        incomplete = [(number, one) for number, one in enumerate(several) if not one.is_whole]
+        rows = {number: lacking for number, one in incomplete if len(lacking := self._not_under_way(one))}
         if not rows:
             return
         claimed = self._claims.claim(
@@ -197,7 +192,7 @@ class StoredTeachers:
         for fetch in dict.fromkeys(fetch for wanted in several for fetch in wanted.fetches):
             self._take(fetch)
         since_s = time.monotonic()
-        while lacking := [wanted for wanted in self._filled(several) if wanted.missing.any()]:
+        while lacking := [wanted for wanted in self._filled(several) if not wanted.is_whole]:
             self._await_others(batch, lacking, time.monotonic() - since_s)
         for wanted in several:
             computed = sum(len(rows) for fetch in wanted.fetches for one, _, rows in fetch.parts if one is wanted)
@@ -222,7 +217,7 @@ class StoredTeachers:
             self._ask_inner(batch, [(wanted, np.flatnonzero(wanted.missing)) for wanted in lacking])
         for fetch in list(self._fetches):
             self._take(fetch)
-        if any(wanted.missing.any() for wanted in self._filled(lacking)):
+        if not all(wanted.is_whole for wanted in self._filled(lacking)):
             time.sleep(LOOKS_EACH_S)
         self.log.waited(lacking[0].request.teacher, began, time.perf_counter() - start)
 

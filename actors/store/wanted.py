@@ -19,15 +19,15 @@ from actors.store.shelf import Shelf
 
 @dataclass
 class Wanted:
-    """`columns`: of each shelf, one row for each that is asked about, filled where `found`; `others`: the rows that are
-    known of other pixels alone."""
+    """`columns`: of each shelf, one row for each that is asked about, filled where it was `found`, (shelves, rows);
+    `others`: the rows that are known of other pixels alone."""
 
     request: TeacherRequest
     shelves: Sequence[Shelf]
     keys: np.ndarray
     digests: np.ndarray
-    columns: list[Columns]
-    found: list[np.ndarray]
+    columns: Sequence[Columns]
+    found: np.ndarray
     others: np.ndarray
     fetches: list[Fetch] = field(default_factory=list)
 
@@ -36,18 +36,27 @@ class Wanted:
         """Whether a row lacks anything."""
         return ~np.logical_and.reduce(self.found)
 
+    @property
+    def is_whole(self) -> bool:
+        return bool(self.found.all())
+
+    @classmethod
+    def of(cls, request: TeacherRequest, shelves: Sequence[Shelf], keys: np.ndarray, digests: np.ndarray) -> Wanted:
+        """With what the shelves have."""
+        columns = [shelf.piece.encoding.empty(len(keys)) for shelf in shelves]
+        found, others = np.zeros((2, len(shelves), len(keys)), dtype=bool)
+        for place, shelf in enumerate(shelves):
+            found[place], others[place] = shelf.find(keys, digests, columns[place])
+        return cls(request, shelves, keys, digests, columns, found, np.logical_or.reduce(others))
+
     def find(self) -> None:
         """Takes what the shelves have by now."""
         for place, shelf in enumerate(self.shelves):
             rows = np.flatnonzero(~self.found[place])
-            is_all = len(rows) == len(self.keys)
-            into = self.columns[place] if is_all else shelf.piece.encoding.empty(len(rows))
+            into = shelf.piece.encoding.empty(len(rows))
             found, other = shelf.find(self.keys[rows], self.digests[rows], into)
             self.others[rows] |= other
-            if is_all:
-                self.found[place] = found
-            else:
-                self._put(place, rows[found], {name: column[found] for name, column in into.items()})
+            self._put(place, rows[found], {name: column[found] for name, column in into.items()})
 
     def fill(self, fetched: Mapping[str, Rows]) -> None:
         """Takes what was fetched, by the name of the piece."""

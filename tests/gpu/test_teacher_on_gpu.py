@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from actors.knowledge import TeacherRequest, row_digests
+from actors.digests import row_digests
+from actors.knowledge import TeacherRequest
 from actors.staging import Staging, carrier
 from actors.teacher import Teacher
 from tests.unit.digits_setup import NETS as EVERY_NET

@@ -1,6 +1,5 @@
-"""What travels: digests of pixels, and knowledge as one flat dict of arrays."""
+"""What travels: knowledge as one flat dict of arrays."""
 
-import hashlib
 import math
 import pickle
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from actors.digests import row_digests
 from actors.errors import KnowledgeError
 from actors.knowledge import (
     Knowledge,
@@ -15,47 +15,16 @@ from actors.knowledge import (
     TeacherRequest,
     pack,
     refuse_unbounded,
-    row_digests,
     unbounded_rows,
     unpack,
 )
-from tests.unit.digits_setup import batches, images
+from tests.unit.digits_setup import batches
 
 HARD_FLOATS = [0.0, -0.0, 1e-45, -1e-40, math.inf, -math.inf, 3.4e38, 1 / 3, 1 + 2**-23]
 
 
 def bits(tensor):
     return tensor.contiguous().numpy().tobytes()
-
-
-def test_a_digest_is_blake2b_of_a_rows_bytes_in_the_order_of_the_inputs_names():
-    left, right = images(3), images(3, seed=1).float()
-    found = row_digests({"right": right, "left": left})
-    by_hand = hashlib.blake2b(bits(left[1]) + bits(right[1]), digest_size=8).digest()
-    assert found.dtype == np.uint64 and found.shape == (3,) and found[1].tobytes() == by_hand
-
-
-def test_any_changed_pixel_changes_the_digest_of_its_row_alone():
-    pixels = images(4)
-    before = row_digests({"image": pixels})
-    for position in range(64):
-        changed = pixels.clone()
-        changed[2, 0, position // 8, position % 8] ^= 1
-        after = row_digests({"image": changed})
-        assert (after != before).tolist() == [False, False, True, False]
-
-
-def test_a_digest_depends_on_neither_neighbours_nor_memory_order():
-    pixels = images(5).expand(-1, 3, -1, -1)
-    whole = row_digests({"image": pixels})
-    assert whole[3] == row_digests({"image": pixels[3:4]})[0]
-    assert np.array_equal(whole, row_digests({"image": pixels.contiguous(memory_format=torch.channels_last)}))
-    assert np.array_equal(row_digests({"image": pixels[[4, 0]]}), whole[[4, 0]])
-
-
-def test_a_row_may_be_a_single_number():
-    found = row_digests({"length": torch.tensor([1.0, 2.0, 1.0])})
-    assert found[0] == found[2] != found[1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64, torch.int64])

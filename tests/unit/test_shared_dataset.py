@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from actors.data import SharedDataset, training_rows
-from actors.knowledge import row_digests
+from actors.digests import row_digests
 from tests.unit.digits_setup import DATA, FashionLike, digits
 
 

@@ -174,7 +174,7 @@ def test_several_small_files_become_one_and_readers_of_the_old_ones_go_on(tmp_pa
 def test_a_shelf_tells_other_pixels_from_other_samples(tmp_path):
     shelf = filled(Folder(str(tmp_path)), piece())
     there, others = shelf.find(
-        row_keys(np.array([3, 5, 6]), np.zeros(3)),
+        row_keys(np.array([3, 5, 6]), np.zeros(3, dtype=np.int32)),
         np.array([33, 1, 66], dtype=np.uint64),
         shelf.piece.encoding.empty(3),
     )

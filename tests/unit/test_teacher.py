@@ -9,7 +9,8 @@ from torch import nn
 from torch._dynamo import register_backend
 
 from actors.data import Rows
-from actors.knowledge import TeacherRequest, row_digests
+from actors.digests import row_digests
+from actors.knowledge import TeacherRequest
 from actors.sources import LocalTeachers
 from actors.specs import ImportSpec, InputSpec, Resources
 from actors.teacher import Teacher, intra_op_threads
