@@ -8,7 +8,7 @@ import numpy as np
 
 MISSING = -1
 GROWTH = 2
-WINDOW = np.arange(4)
+FEW_STEPS = 12
 KEY, DIGEST, PLACE = range(3)
 STIR = np.uint64(0x85EBCA6B9E3779B1)
 """Odd, so that different keys stay different: times it, ids and views in order lie evenly over all 64 bits."""
@@ -43,17 +43,6 @@ class Run:
 
     def find(self, keys: np.ndarray, digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The place of each row, or `MISSING`; and where the key is there with other pixels alone."""
-        near = self.table.take(self._begin(keys)[:, None] + WINDOW, axis=0, mode="clip")
-        fits = (near[:, :, KEY] == keys[:, None]) & (near[:, :, DIGEST] == digests[:, None])
-        rows, at = np.arange(len(keys)), fits.argmax(axis=1)
-        places, others = near[rows, at, PLACE].view(np.int64), np.zeros(len(keys), dtype=bool)
-        elsewhere = np.flatnonzero(~fits[rows, at])
-        if len(elsewhere):
-            places[elsewhere], others[elsewhere] = self._searched(keys[elsewhere], digests[elsewhere])
-        return places, others
-
-    def _searched(self, keys: np.ndarray, digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What `find` says, also where many keys lie together, or one has many pixels."""
         at = self._first(keys)
         for step in reversed(range((self.most - 1).bit_length())):
             ahead = at + (1 << step)
@@ -68,13 +57,19 @@ class Run:
     def holds(self, keys: np.ndarray) -> np.ndarray:
         return self.table[self._first(keys), KEY] == keys
 
-    def _begin(self, keys: np.ndarray) -> np.ndarray:
-        """A row before which a key is not; it is one of the next few, unless somebody chose keys that lie together."""
-        return self.starts[(keys >> np.uint64(65 - len(self.starts).bit_length())).view(np.int64)]
-
     def _first(self, keys: np.ndarray) -> np.ndarray:
-        """Where each key is or would be; at the most the last row."""
-        return np.minimum(np.searchsorted(self.table[:, KEY], keys), len(self.table) - 1)
+        """Where each key is or would be; at the most the last row. A step or two, where a search takes twenty; only
+        of keys that somebody has chosen so that they lie together more are searched for."""
+        last, sorted_keys = len(self.table) - 1, self.table[:, KEY]
+        at = np.minimum(self.starts[(keys >> np.uint64(65 - len(self.starts).bit_length())).view(np.int64)], last)
+        behind = np.flatnonzero(sorted_keys[at] < keys)
+        for _ in range(FEW_STEPS):
+            if not len(behind):
+                return at
+            at[behind] = np.minimum(at[behind] + 1, last)
+            behind = behind[(sorted_keys[at[behind]] < keys[behind]) & (at[behind] < last)]
+        at[behind] = np.minimum(np.searchsorted(sorted_keys, keys[behind]), last)
+        return at
 
 
 class Index:

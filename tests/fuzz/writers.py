@@ -21,6 +21,7 @@ from tests.unit.store_setup import Counting, store_spec, stored
 
 ASKED = TeacherRequest("wide", True, ("tap",))
 FORK = multiprocessing.get_context("fork")
+SOONER, LATER = 0.8, 1.1
 
 
 def wide_teacher(folder) -> TeacherSpec:
@@ -103,18 +104,20 @@ def killed(store, truth: Truth, after_s: float) -> bool:
 
 
 def kills(count: int, folder, seed: int = 0) -> list[int]:
-    """After each kill, how many rows were in the store; a second run computes the others and no more."""
+    """After each kill, how many rows were in the store; a second run computes the others and no more. Kills come
+    sooner where writers were done, so that most meet one at its work."""
     rng, found = random.Random(seed), []
     truth = Truth(wide_teacher(folder), two_epochs())
     checked = Checked(truth)
     start = time.perf_counter()
     at_once(write_all, folder / "whole", truth, range(8)).join()
-    lasts_s = time.perf_counter() - start
+    latest_s = time.perf_counter() - start
     assert checked.rows_in(folder / "whole") == checked.num_rows
     for number in range(count):
         store = folder / f"store-{number}"
-        killed(store, truth, rng.uniform(0, lasts_s))
+        killed(store, truth, rng.uniform(0, latest_s))
         found.append(checked.rows_in(store))
+        latest_s *= SOONER if found[-1] == checked.num_rows else LATER
         told = write_all(store, truth, range(8))
         assert told["computed"] == told["written"] == checked.num_rows - found[-1], (told, found[-1])
         assert checked.rows_in(store) == checked.num_rows
