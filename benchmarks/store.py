@@ -20,6 +20,7 @@ from benchmarks.demo import Demo
 from benchmarks.sidebyside import Goal, keep, say_whether_idle, show_goals
 
 PARTS = ("a", "b", "c", "d", "build")
+ALL = "all"
 QUICK = {
     "rounds": 1,
     "warm_epochs": 2,
@@ -68,7 +69,7 @@ def main() -> None:
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=PARTS, default=[], help="which of them; left out: all")
+    parser.add_argument("parts", nargs="*", choices=(*PARTS, ALL), default=ALL, help="which of them; left out: all")
     parser.add_argument("--quick", action="store_true", help="tiny settings, to see that all of it works")
     parser.add_argument("--rounds", type=int, default=7, help="(a), (c): turns of each way")
     parser.add_argument("--threads", type=int, default=1, help="(a), (b): of torch, everywhere")
@@ -89,7 +90,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--actors", type=int, default=2, help="(build): of Ray Data, each with all teachers")
     parser.add_argument("--block", type=int, default=512, help="(build): rows of a shard that Ray Data writes")
     arguments = parser.parse_args()
-    arguments.parts = arguments.parts or list(PARTS)
+    if ALL in arguments.parts:
+        arguments.parts = list(PARTS)
     if arguments.quick:
         vars(arguments).update(QUICK)
     return arguments
