@@ -125,6 +125,31 @@ def evaluation_rows(dataset: MapDataset, data: DataSpec) -> Rows:
     return Rows(dataset, data.evaluation_view, data.seed)
 
 
+class RememberedRows(Rows):
+    """Rows that are built again and again, as those that judge a student after each epoch: what fits into `max_bytes`
+    is built once."""
+
+    def __init__(self, dataset: MapDataset, data: DataSpec, max_bytes: int) -> None:
+        super().__init__(dataset, data.evaluation_view, data.seed)
+        self._known: dict[tuple[bytes, bytes], tuple[dict[str, Tensor], Tensor]] = {}
+        self._bytes_left = max_bytes
+
+    def build(self, ids: np.ndarray, views: np.ndarray) -> tuple[dict[str, Tensor], Tensor]:
+        asked = ids.tobytes(), views.tobytes()
+        inputs, labels = self._known.get(asked) or self._built(asked, ids, views)
+        return {name: tensor.clone() for name, tensor in inputs.items()}, labels.clone()
+
+    def _built(
+        self, asked: tuple[bytes, bytes], ids: np.ndarray, views: np.ndarray
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        inputs, labels = super().build(ids, views)
+        size = sum(tensor.nbytes for tensor in (*inputs.values(), labels))
+        if size <= self._bytes_left:
+            self._bytes_left -= size
+            self._known[asked] = inputs, labels
+        return inputs, labels
+
+
 @dataclass(frozen=True)
 class BatchSampler:
     """Which rows one worker sees at a position: a pure function of (seed, epoch, step, rank).

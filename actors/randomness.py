@@ -25,4 +25,7 @@ def seed_everything(seed: int) -> None:
     """Python's, numpy's and torch's global generators."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    # torch.manual_seed also takes a stack trace for each kind of device that is not there, at a small step's cost.
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)

@@ -19,7 +19,7 @@ from actors.checkpoints import Checkpoints
 from actors.data import (
     NO_LABEL,
     BatchSampler,
-    evaluation_rows,
+    RememberedRows,
     refuse_strange_labels,
     slice_ids,
     training_rows,
@@ -47,6 +47,7 @@ from actors.weights import weights_as_bytes
 from actors.worker import Worker
 
 REPORT_EVERY_S = 0.5
+REMEMBERED_BYTES = 64 * 2**20
 
 
 class StudentTrainer:
@@ -73,7 +74,7 @@ class StudentTrainer:
         self._keys = {loss.name: loss.key for loss in spec.losses}
         self._rows = training_rows(dataset, spec.data)
         self._sampler, self._validation = _slices(spec, dataset, self.worker)
-        self._validation_rows = evaluation_rows(dataset, spec.data)
+        self._validation_rows = RememberedRows(dataset, spec.data, REMEMBERED_BYTES)
         self._distillation = build_distillation(spec, self._one_input()).to(self.worker.device)
         self._parallel = in_parallel(self._distillation, self.worker.world_size, self.worker.device)
         decay = spec.recipe.ema

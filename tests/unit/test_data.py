@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from actors.data import NO_LABEL, BatchSampler, Rows, evaluation_rows, slice_ids, training_rows
+from actors.data import NO_LABEL, BatchSampler, RememberedRows, Rows, evaluation_rows, slice_ids, training_rows
 from actors.digests import row_digests
 from actors.knowledge import Position
 from actors.specs import ImportSpec
@@ -88,6 +88,33 @@ def test_rows_are_uint8_where_the_data_is_and_labels_int64():
     assert inputs["image"].dtype == torch.uint8 and inputs["image"].shape == (2, 1, 8, 8)
     assert inputs["image"][1, 0].tolist() == digits().images[7].tolist()
     assert labels.dtype == torch.int64 and labels.tolist() == [digits()[3][1], digits()[7][1]]
+
+
+class CountedReads:
+    def __init__(self):
+        self.dataset, self.reads = digits(), 0
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        self.reads += 1
+        return self.dataset[index]
+
+
+def test_remembered_rows_are_read_once_as_far_as_memory_goes_and_nobody_can_alter_them():
+    dataset, none = CountedReads(), np.zeros(8, dtype=np.int32)
+    row = 8 * 8 + 8
+    rows = RememberedRows(dataset, DATA, max_bytes=3 * 8 * row)
+    for _ in range(2):
+        for start in range(0, 32, 8):
+            ids = np.arange(start, start + 8)
+            inputs, labels = rows.build(ids, none)
+            fresh, fresh_labels = evaluation_rows(digits(), DATA).build(ids, none)
+            assert torch.equal(inputs["image"], fresh["image"]) and torch.equal(labels, fresh_labels)
+            inputs["image"].zero_()
+            labels.zero_()
+    assert dataset.reads == 4 * 8 + 8, "of four pieces three are kept"
 
 
 def test_a_view_may_give_several_named_inputs():
