@@ -12,7 +12,7 @@ from orchestrator.ladder_run import Filled, LadderRun
 from orchestrator.live import LiveView
 from orchestrator.pools import alone, announced
 from orchestrator.result import CONFIG_FILE
-from orchestrator.storing import refuse_endless
+from orchestrator.storing import refuse_endless, refuse_placeless
 from orchestrator.tracking.tracker import Tracker
 
 NUMBER_LENGTH = 8
@@ -30,6 +30,7 @@ def build_store(
     refuse_endless(config)
     plan = experiment.check()
     plan.refuse_if_elsewhere()
+    refuse_placeless(config)
     view, document = view or LiveView(), config.to_yaml()
     number = content_hash(document)[:NUMBER_LENGTH]
     folder = Folder.at(config.storage) / config.name / f"store-{number}"

@@ -42,6 +42,7 @@ from orchestrator.result import (
     read_passes,
     read_pool,
 )
+from orchestrator.storing import refuse_placeless
 from orchestrator.tracking.journal import FAILED, FINISHED, KILLED
 from orchestrator.tracking.telling import experiment_params, result_values
 from orchestrator.tracking.tracker import Tracker, tracking_uri
@@ -89,6 +90,7 @@ class Experiment:
         started = time.monotonic()
         plan = self.check()
         plan.refuse_if_elsewhere()
+        refuse_placeless(self.config)
         view = view or LiveView()
         begun = Folder.found_at(resume) if resume else None
         with alone(begun) if begun else nullcontext(), connected(address, plan.side_by_side) as resources:

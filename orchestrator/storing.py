@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -171,6 +172,17 @@ def refuse_storeless(config: ExperimentConfig) -> None:
     """Raises ValueError where nothing is kept."""
     if config.store is None:
         raise ValueError("store: this config keeps nothing; add `store: true`")
+
+
+def refuse_placeless(config: ExperimentConfig) -> None:
+    """Makes the store's folder; raises ValueError where it cannot be."""
+    folder = store_folder(config)
+    if config.store is None or folder.is_remote:
+        return
+    try:
+        Path(folder.path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"store.folder: {folder} cannot be made: {error.strerror}; choose another folder") from error
 
 
 def refuse_endless(config: ExperimentConfig) -> None:

@@ -1,6 +1,7 @@
 """Slices, rows and batches: pure functions of seeds, ids, views and positions."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,6 +116,16 @@ def test_remembered_rows_are_read_once_as_far_as_memory_goes_and_nobody_can_alte
             inputs["image"].zero_()
             labels.zero_()
     assert dataset.reads == 4 * 8 + 8, "of four pieces three are kept"
+
+
+def test_remembered_rows_are_those_of_their_view():
+    data = replace(DATA, evaluation_view=DATA.views)
+    rows, ids = RememberedRows(digits(), data, max_bytes=1 << 20), np.arange(8)
+    for view in (0, 1, 0, 1):
+        views = np.full(8, view, dtype=np.int32)
+        assert torch.equal(
+            rows.build(ids, views)[0]["image"], evaluation_rows(digits(), data).build(ids, views)[0]["image"]
+        )
 
 
 def test_a_view_may_give_several_named_inputs():

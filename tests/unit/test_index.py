@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from actors.store.index import MISSING, Index
+from actors.store.index import MISSING, UNSTIR, Index
 
 
 def looked_up(added, key, digest):
@@ -41,6 +41,14 @@ def test_rows_are_found_as_in_a_list(ids, views, far):
         row for row, no in zip(zip(keys.tolist(), digests.tolist(), strict=True), same, strict=True) if not no
     ]
     assert index.holds(keys).tolist() == [any(key == one for one, _, _ in added) for key in keys.tolist()]
+
+
+def test_keys_that_somebody_chose_to_lie_together_are_found_all_the_same():
+    index, places = Index(), np.arange(3000)
+    together = places.astype(np.uint64) * UNSTIR
+    index.add(together, np.zeros(3000, dtype=np.uint64), places)
+    found, _ = index.find(together[::-1], np.zeros(3000, dtype=np.uint64))
+    assert found.tolist() == places[::-1].tolist() and index.holds(together).all()
 
 
 def test_no_rows_are_nothing_to_look_for():

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from actors.errors import KnowledgeError, NotStoredError
 from actors.knowledge import TeacherRequest
 from actors.reductions import Reduction
+from actors.sources import Given
 from actors.specs import ImportSpec, InputSpec
 from tests.unit.digits_setup import NETS, SOFT, batches, save_teacher, student, trained
 from tests.unit.store_setup import Counting, stored
@@ -100,6 +102,33 @@ def test_other_pixels_are_a_miss_that_is_counted_and_then_both_are_known(tmp_pat
     with stored(tmp_path / "store", teacher) as source:
         both = asked(source, [batch, edited], TeacherRequest("wide"))
     assert torch.equal(both[1][0].logits, got[0].logits) and not torch.equal(both[0][0].logits, got[0].logits)
+
+
+def test_what_is_under_way_for_other_pixels_is_no_answer_for_these(tmp_path):
+    teacher, (batch,) = save_teacher(tmp_path), batches(1)
+    edited = replace(batch, inputs={"image": batch.inputs["image"] ^ 1})
+    with stored(tmp_path / "store", teacher, inner=Counting(teacher)) as source:
+        (first,), (second,) = asked(source, [batch, edited], TeacherRequest("wide"))
+    alone = [asked(Counting(teacher), [one], TeacherRequest("wide"))[0][0].logits for one in (batch, edited)]
+    assert torch.equal(first.logits, alone[0]) and torch.equal(second.logits, alone[1])
+
+
+def test_a_teacher_that_judged_other_pixels_is_refused_and_nothing_of_it_is_kept(tmp_path):
+    teacher, (batch,) = save_teacher(tmp_path), batches(1)
+
+    class Elsewhere(Counting):
+        """Builds its own pixels, and says which."""
+
+        def ask(self, batch, request):
+            knowledge = super().ask(batch, request).result()
+            return Given([replace(one, digests=batch.digests + np.uint64(1)) for one in knowledge])
+
+    with (
+        stored(tmp_path / "store", teacher, inner=Elsewhere(teacher)) as source,
+        pytest.raises(KnowledgeError, match=r"^teacher 'wide' judged other pixels than the student sees"),
+    ):
+        asked(source, [batch], TeacherRequest("wide"))
+    assert source.passes["wide"].written == 0 and not list((tmp_path / "store").rglob("*.arrow"))
 
 
 def test_where_nobody_can_be_asked_what_is_missing_is_named(tmp_path):

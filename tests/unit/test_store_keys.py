@@ -1,13 +1,16 @@
 """What knowledge depends on misses when it changes, everything else hits: one by one."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from actors.knowledge import TeacherRequest
 from actors.specs import ImportSpec, InputSpec, LossSpec, StoreSpec, TapPair, WeightSpec
 from actors.store.keys import data_identity, judge_identity, pieces
-from orchestrator.storing import coverage, lacking, requests_by_view
+from actors.views import plain  # noqa: F401 - by another name
+from orchestrator.config import ExperimentConfig
+from orchestrator.storing import coverage, lacking, refuse_placeless, requests_by_view
 from tests.unit.digits_setup import DATA, NETS, SOFT, batches, digits, save_teacher, student
 from tests.unit.store_setup import Counting, store_spec, stored
 
@@ -113,6 +116,13 @@ def test_other_slices_are_other_partners(teacher):
     assert not keys(teacher, data=mixing) & keys(teacher, data=replace(mixing, slices={**DATA.slices, "student": 48}))
 
 
+def test_a_view_that_gives_the_same_pixels_is_another_one(teacher):
+    """The fingerprint sees a few samples alone: the view and its seed are part of the key themselves."""
+    known = keys(teacher, data=replace(DATA, views=ImportSpec("actors.views:plain")))
+    assert known.isdisjoint(keys(teacher, data=replace(DATA, views=ImportSpec("actors.views:plain"), seed=1)))
+    assert known.isdisjoint(keys(teacher, data=replace(DATA, views=ImportSpec("tests.unit.test_store_keys:plain"))))
+
+
 def test_names_of_teachers_and_taps_and_replicas_are_the_same_key(teacher):
     renamed = replace(teacher, replicas=3, actor="together", may_be_dropped=True)
     assert keys(teacher) == keys(renamed)
@@ -165,3 +175,10 @@ def test_a_loss_that_begins_later_is_asked_for_in_the_views_of_its_epochs(teache
     by_view = requests_by_view(spec, ["wide"])
     assert [len(one.reductions) for (one,) in by_view.values()] == [0, 1] and list(by_view) == [0, 1]
     assert requests_by_view(spec, []) == {}
+
+
+def test_a_store_that_cannot_have_a_folder_is_refused_before_anything_starts(tmp_path):
+    (tmp_path / "file").touch()
+    config = ExperimentConfig.from_yaml(Path(__file__).with_name("digits.yaml"), [f"store={{folder: {tmp_path}/file}}"])
+    with pytest.raises(ValueError, match=r"^store\.folder: .*file cannot be made: File exists; choose another folder$"):
+        refuse_placeless(config)
